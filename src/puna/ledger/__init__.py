@@ -1,0 +1,1 @@
+"""The record of how a model came to be."""

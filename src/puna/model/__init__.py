@@ -1,0 +1,1 @@
+"""The decoder and its config; reading and writing weights."""

@@ -1,0 +1,129 @@
+"""The typed recipe: every key a user may write, its default and its bounds.
+
+Comes in: TOML. Goes out: a `Recipe`, valid as a whole. Must never happen: an unknown key passed over in silence.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PYTHON_SOURCE = "python"  # the default corpus: documentation and source of the running Python
+
+
+class Section(BaseModel):
+    """A table of the recipe: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Corpus(Section):
+    """Text in, clean documents out."""
+
+    sources: list[str] = Field(default=[PYTHON_SOURCE], min_length=1, description='"python", or files and folders')
+    text_field: str | None = Field(None, description="field of JSON, CSV and Parquet rows that holds the text; found when unset")
+    licence: str = Field("unstated", description="licence of your own text, written beside every document")
+    heldout_share: float = Field(0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file")
+    min_chars: int = Field(80, ge=1, description="shorter documents are dropped")
+    max_chars: int = Field(2_000_000, ge=1000, description="longer documents are split at line ends")
+    max_symbol_share: float = Field(0.6, gt=0, le=1, description="documents with more non-letters than this are dropped")
+    near_duplicate: float = Field(0.5, gt=0, le=1, description="training text that shares this much with held-out text goes")
+    deduplicate: bool = True
+
+
+class Tokenizer(Section):
+    """Byte-level BPE."""
+
+    vocab_size: int | None = Field(None, ge=300, le=262_144, description="entries with the special tokens; unset: by model.size")
+
+
+class Model(Section):
+    """One dial, `size`, sets every dimension; each can be set by hand."""
+
+    size: str = Field("4M", pattern=r"^\d+(\.\d+)?[KMB]$", description="parameters to aim at: 4M, 60M, 1B")
+    dim: int | None = Field(None, ge=32, multiple_of=8)
+    layers: int | None = Field(None, ge=1, le=200)
+    heads: int | None = Field(None, ge=1)
+    kv_heads: int | None = Field(None, ge=1)
+    ffn: int | None = Field(None, ge=32, multiple_of=8)
+    context: int | None = Field(None, ge=32, le=1_048_576, description="tokens in a row")
+    tied: bool | None = Field(None, description="output head shares the embedding's weights")
+    qk_norm: bool = Field(False, description="QK-norm; the release is then a Qwen3ForCausalLM")
+    rope_theta: float = Field(10_000.0, gt=1)
+
+
+class Train(Section):
+    """Pretraining: exactly one budget; the rest follows from the scaling rules unless set by hand."""
+
+    minutes: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    flops: float | None = Field(None, gt=0)
+    method: Literal["puna", "reference"] = Field("puna", description='"puna": Muon, WSD; "reference": AdamW, cosine')
+    batch_tokens: int | None = Field(None, ge=32)
+    lr_matrix: float | None = Field(None, gt=0)
+    lr_embed: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    decay_share: float | None = Field(None, ge=0, le=1)
+    clip: float = Field(1.0, gt=0, description="global gradient norm")
+    isolate: bool = Field(False, description="no attention across documents of a row")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    checkpoint_seconds: float = Field(20.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Train":
+        named = [key for key in ("minutes", "tokens", "flops") if getattr(self, key) is not None]
+        if len(named) != 1:
+            raise ValueError(f"needs exactly one budget of minutes, tokens or flops (has {', '.join(named) or 'none'})")
+        return self
+
+
+class Sft(Section):
+    """Full supervised fine-tuning on conversations, loss on the assistant's tokens only."""
+
+    kind: Literal["sft"] = "sft"
+    data: str = Field("docstrings", description='"docstrings", or a JSON-lines file or folder of conversations')
+    minutes: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    lr_share: float = Field(0.3, gt=0, le=2, description="peak rate as a share of pretraining's")
+    batch_tokens: int | None = Field(None, ge=32)
+    neftune: float = Field(0.0, ge=0, description="NEFTune noise (Jain et al. 2023); 0: none; Yi used 5 and 45")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Sft":
+        if (self.minutes is None) == (self.epochs is None):
+            raise ValueError("needs exactly one budget of minutes or epochs")
+        return self
+
+
+Tune = Annotated[Sft, Field()]  # a union with a "kind" discriminator once there is a second kind
+
+
+class Judge(Section):
+    """First judgement."""
+
+    quiz_items: int = Field(300, ge=20, description="four-choice questions at most")
+    samples: int = Field(40, ge=0, description="functions to generate and parse")
+    bootstrap: int = Field(2000, ge=100)
+    compressors: bool = Field(True, description="measure xz beside the model")
+
+
+class Release(Section):
+    """What leaves the house."""
+
+    gate: bool = Field(True, description="load the release with transformers and compare before it is released")
+
+
+class Recipe(Section):
+    """What is to be built, as data."""
+
+    name: str = Field("python", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    title: str | None = Field(None, description="how the model calls itself")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="unset: drawn fresh for each new run and kept in the run")
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    train: Train
+    tune: list[Tune] = []
+    judge: Judge = Judge()
+    release: Release = Release()

@@ -1,0 +1,1 @@
+"""The HTML report of a build: templates and plots, no logic."""

@@ -1,0 +1,1 @@
+"""Tokenizer training, the chat format, documents to packed rows to batches."""

@@ -1,0 +1,1 @@
+"""Objectives, optimisers, schedules, the step loop, checkpoints."""
