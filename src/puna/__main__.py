@@ -1,0 +1,5 @@
+"""`python -m puna`: the same as the command `puna`."""
+
+from puna.cli.app import main
+
+main()
