@@ -108,19 +108,29 @@ def shape_of(model: Model, tokenizer: Tokenizer) -> Shape:
     size = parameter_count(model.size)
     # A narrow model pays for a large vocabulary in head arithmetic and in rows that are hardly ever trained:
     # the embedding is kept near a quarter of the parameters at most.
-    vocab = tokenizer.vocab_size or (1024 if size < 1e6 else 4096 if size < 8e6 else 8192 if size < 3e7 else 16384 if size < 3e8 else 32768)
+    vocab = tokenizer.vocab_size or _step(size, {1e6: 1024, 8e6: 4096, 3e7: 8192, 3e8: 16384}, 32768)
     # A row costs attention in proportion to its length, and a small model uses little of a long one.
-    context = model.context or (256 if size < 8e6 else 512 if size < 1e8 else 1024 if size < 1e9 else 2048)
+    context = model.context or _step(size, {8e6: 256, 1e8: 512, 1e9: 1024}, 2048)
     tied = model.tied if model.tied is not None else size < 5e8  # a second table only pays once it is a small share
-    candidates = [model.dim] if model.dim else [*range(64, 1024, 64), *range(1024, 16385, 128)]
-    shapes = [_shape(model, dim, vocab, context, tied) for dim in candidates]
-    return min(shapes, key=lambda shape: abs(math.log(shape.params / size)))
+    best: tuple[float, Shape] | None = None
+    for dim in [model.dim] if model.dim else [*range(64, 1024, 64), *range(1024, 16385, 128)]:
+        # Depth grows with width. Published shapes lie between 19 (SmolLM2-135M) and 128 (LLaMA-65B) units of width a
+        # layer; small models do better near the deep end. A neighbouring depth is taken where it comes nearer to the size.
+        usual = max(2, round(dim / (48 if dim < 768 else 80)))
+        for layers in [model.layers] if model.layers else range(max(2, usual - 2), usual + 3):
+            shape = _shape(model, dim, layers, vocab, context, tied)
+            cost = abs(math.log(shape.params / size)) + abs(math.log(layers / usual)) / 4
+            if best is None or cost < best[0]:
+                best = (cost, shape)
+    assert best is not None
+    return best[1]
 
 
-def _shape(model: Model, dim: int, vocab: int, context: int, tied: bool) -> Shape:
-    # Depth grows with width: published shapes lie between 45 (SmolLM2-135M: 576/30 is deeper, GPT-2: 64) and 128
-    # units of width a layer; small models do better near the deep end.
-    layers = model.layers or max(2, round(dim / 48)) if dim < 768 else model.layers or max(12, round(dim / 80))
+def _step(size: float, steps: dict[float, int], last: int) -> int:
+    return next((value for bound, value in steps.items() if size < bound), last)
+
+
+def _shape(model: Model, dim: int, layers: int, vocab: int, context: int, tied: bool) -> Shape:
     head_dim = HEAD_DIM if dim >= 256 else 32
     heads = model.heads or max(1, dim // head_dim)
     if model.heads:
@@ -193,7 +203,7 @@ def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
     )  # fmt: skip
 
 
-def plan_tuning(tune: Sft, train: Train, base: Plan, tokens: int) -> Plan:
+def plan_tuning(tune: Sft, base: Plan, tokens: int) -> Plan:
     """Every number of tuning over `tokens` packed tokens, from the pretraining's plan."""
     batch = max(base.context, tune.batch_tokens or base.batch_tokens)
     steps = tokens // batch
@@ -202,6 +212,7 @@ def plan_tuning(tune: Sft, train: Train, base: Plan, tokens: int) -> Plan:
             f"the tuning budget of {tokens:,} tokens is {steps} steps of {batch:,} tokens; at least {MIN_STEPS} are needed",
             where="tune", mend="raise minutes or epochs, or lower tune.batch_tokens",
         )  # fmt: skip
+    # Loss on few tokens of a row and documents seen once or twice: a fresh, lower peak that falls to zero.
     return base.model_copy(update={
         "steps": steps, "batch_tokens": batch, "isolate": True, "neftune": tune.neftune,
         "lr_matrix": base.lr_matrix * tune.lr_share, "lr_embed": base.lr_embed * tune.lr_share,

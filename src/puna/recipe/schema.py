@@ -3,10 +3,11 @@
 Comes in: TOML. Goes out: a `Recipe`, valid as a whole. Must never happen: an unknown key passed over in silence.
 """
 
-from typing import Annotated, Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+S = TypeVar("S", bound="Section")
 PYTHON_SOURCE = "python"  # the default corpus: documentation and source of the running Python
 
 
@@ -14,6 +15,14 @@ class Section(BaseModel):
     """A table of the recipe: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _with_one_of(section: S, *budgets: str) -> S:
+    named = [key for key in budgets if getattr(section, key) is not None]
+    if len(named) != 1:
+        wanted = f"{', '.join(budgets[:-1])} or {budgets[-1]}"
+        raise ValueError(f"needs exactly one budget of {wanted} (has {', '.join(named) or 'none'})")
+    return section
 
 
 class Corpus(Section):
@@ -72,10 +81,7 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Train":
-        named = [key for key in ("minutes", "tokens", "flops") if getattr(self, key) is not None]
-        if len(named) != 1:
-            raise ValueError(f"needs exactly one budget of minutes, tokens or flops (has {', '.join(named) or 'none'})")
-        return self
+        return _with_one_of(self, "minutes", "tokens", "flops")
 
 
 class Sft(Section):
@@ -84,6 +90,7 @@ class Sft(Section):
     kind: Literal["sft"] = "sft"
     data: str = Field("docstrings", description='"docstrings", or a JSON-lines file or folder of conversations')
     minutes: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
     lr_share: float = Field(0.3, gt=0, le=2, description="peak rate as a share of pretraining's")
     batch_tokens: int | None = Field(None, ge=32)
@@ -91,12 +98,7 @@ class Sft(Section):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Sft":
-        if (self.minutes is None) == (self.epochs is None):
-            raise ValueError("needs exactly one budget of minutes or epochs")
-        return self
-
-
-Tune = Annotated[Sft, Field()]  # a union with a "kind" discriminator once there is a second kind
+        return _with_one_of(self, "minutes", "tokens", "epochs")
 
 
 class Judge(Section):
@@ -124,6 +126,6 @@ class Recipe(Section):
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     train: Train
-    tune: list[Tune] = []
+    tune: list[Sft] = []
     judge: Judge = Judge()
     release: Release = Release()

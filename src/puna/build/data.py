@@ -1,0 +1,152 @@
+"""The stages that make data: documents, the tokenizer, conversations, packed rows.
+
+Comes in: the sources that the recipe names. Goes out: artefacts for the training stages. Must never happen: work done
+here that a room could do without knowing of the others.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from puna.build.facts import actual_shape, identity_of, wished_shape
+from puna.build.graph import Context, Stage
+from puna.corpus import build_documents, read_documents, source_digest
+from puna.corpus.chat import make_conversations, read_conversations
+from puna.errors import PunaError
+from puna.files import atomic_file, canonical_json, file_sha256, write_json
+from puna.recipe.schema import Sft
+
+TOKENIZER_SAMPLE_BYTES = 200_000_000  # merges of a vocabulary this small do not move with more text
+
+
+def corpus_stage() -> Stage:
+    """Text in, clean documents out."""
+
+    def settings(context: Context) -> Any:
+        section = context.recipe.corpus
+        return {**section.model_dump(exclude={"sources"}), "sources": source_digest(section)}
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        report = build_documents(context.recipe.corpus, folder, context.progress)
+        context.ledger.append("sources", {"sources": report["sources"]})
+        return {"documents": report["documents"], "bytes": report["bytes"]}
+
+    return Stage("corpus", "reading, cleaning and splitting the text", ("corpus",), (), settings, run)
+
+
+def tokenizer_stage() -> Stage:
+    """Byte-level BPE over the training documents."""
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.tokens import train_tokenizer
+
+        shape = wished_shape(context.recipe)
+        texts = _texts(context.done["corpus"], TOKENIZER_SAMPLE_BYTES)
+        return dict(train_tokenizer(texts, shape.vocab, folder, context.progress))
+
+    return Stage("tokenizer", "training the tokenizer", ("tokens",), ("corpus",),
+                 lambda context: {"vocab": wished_shape(context.recipe).vocab}, run)  # fmt: skip
+
+
+def _texts(corpus: Path, limit: int) -> Iterator[str]:
+    taken = 0
+    for text in read_documents(corpus, "train").column("text"):
+        value = text.as_py()
+        taken += len(value.encode())
+        yield value
+        if taken > limit:
+            return
+
+
+def pack_stage() -> Stage:
+    """Documents to packed rows."""
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        import numpy as np
+
+        from puna.tokens import Tokenizer
+        from puna.tokens.pack import pack_documents
+
+        tokenizer = Tokenizer.load(context.done["tokenizer"])
+        if tokenizer.eos_id is None:
+            raise PunaError("the tokenizer has no document end", where=str(context.done["tokenizer"]))
+        shape = actual_shape(context)
+        table = read_documents(context.done["corpus"], "train")
+        end = tokenizer.eos_id
+
+        def documents() -> Iterator[tuple[Any, None]]:
+            for start in range(0, table.num_rows, 512):
+                for ids in tokenizer.encode_batch(table.column("text").slice(start, 512).to_pylist()):
+                    yield np.asarray([*ids, end], dtype=np.int64), None
+
+        report = pack_documents(documents(), shape.context, folder, vocab_size=shape.vocab, progress=context.progress)
+        return dict(report)
+
+    return Stage("pack", "turning documents into rows of tokens", ("tokens",), ("corpus", "tokenizer"),
+                 lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip
+
+
+def chat_stage(number: int, tune: Sft) -> Stage:
+    """Conversations: made from the docstrings, or the user's own, in one form."""
+    made = tune.data == "docstrings"
+
+    def settings(context: Context) -> Any:
+        return {"identity": identity_of(context), "seed": context.seed} if made else conversations_digest(Path(tune.data))
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        out = folder / "chat.jsonl"
+        if made:
+            functions = context.done["corpus"] / "functions.jsonl"
+            if not functions.is_file():
+                raise PunaError('data = "docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
+                                mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
+            report = make_conversations(functions, out, identity_of(context), context.seed)
+            write_json(folder / "chat.json", report)
+            return {"conversations": sum(1 for _ in open(out, encoding="utf-8"))}
+        count = 0
+        with atomic_file(out) as stream:
+            for conversation in read_conversations(Path(tune.data), context.progress):
+                stream.write(canonical_json(conversation) + b"\n")
+                count += 1
+        if not count:
+            raise PunaError("holds no conversation", where=tune.data)
+        write_json(folder / "chat.json", {"conversations": count, "source": Path(tune.data).name})
+        return {"conversations": count}
+
+    inputs = ("corpus", "tokenizer", "calibrate") if made else ()
+    return Stage(f"chat-{number}", "collecting conversations", ("corpus",), inputs, settings, run)
+
+
+def conversations_digest(path: Path) -> Any:
+    """What the stage graph hashes of a user's conversations."""
+    if not path.exists():
+        raise PunaError("does not exist", where=str(path), mend="name a .jsonl file or a folder of them")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return [[file.name, file_sha256(file)] for file in files]
+
+
+def chat_pack_stage(number: int) -> Stage:
+    """Conversations to packed rows with the loss on the assistant's tokens only."""
+    name = f"chat-pack-{number}"
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        import numpy as np
+
+        from puna.tokens import Tokenizer
+        from puna.tokens.chat import render
+        from puna.tokens.pack import pack_documents
+
+        tokenizer = Tokenizer.load(context.done["tokenizer"])
+        shape = actual_shape(context)
+
+        def documents() -> Iterator[tuple[Any, Any]]:
+            for row in read_conversations(context.done[f"chat-{number}"] / "chat.jsonl", context.progress):
+                chat = render(tokenizer, row["messages"])
+                yield np.asarray(chat.ids, dtype=np.int64), np.asarray(chat.loss, dtype=bool)
+
+        report = pack_documents(documents(), shape.context, folder, vocab_size=shape.vocab, split_long=False,
+                                progress=context.progress)  # fmt: skip
+        return dict(report)
+
+    return Stage(name, "turning conversations into rows of tokens", ("tokens",), (f"chat-{number}", "tokenizer"),
+                 lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip

@@ -1,0 +1,139 @@
+"""The stages that end a build: judgement, release, report.
+
+Comes in: trained model folders. Goes out: scores, the release folder, the report. Must never happen: a release that
+did not pass its gate.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from puna.build.facts import actual_shape
+from puna.build.frozen import frozen_recipe
+from puna.build.gate import check_release
+from puna.build.graph import Context, Stage
+from puna.build.store import LOG, MANIFEST
+from puna.errors import PunaError
+from puna.files import read_json, write_json
+from puna.recipe.schema import Recipe
+
+MODEL_CARD = "README.md"
+BASE = "base"  # the base model's folder inside a release whose top is the tuned model
+
+
+def last_tune(recipe: Recipe) -> str | None:
+    """The name of the stage that makes the chat model, or None where there is only a base model."""
+    return f"tune-{len(recipe.tune) - 1}" if recipe.tune else None
+
+
+def judge_stage(recipe: Recipe, with_reference: bool) -> Stage:
+    """Scores of the base and the chat model beside their baselines."""
+    chat = last_tune(recipe)
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.judge import judge_model
+
+        results = judge_model(
+            context.done["pretrain"], context.done[chat] if chat else None, context.done["corpus"], context.recipe.judge,
+            context.seed, folder, context.progress, reference=context.done["reference"] if with_reference else None,
+        )  # fmt: skip
+        context.ledger.append("results", {"scores": [
+            {key: score.get(key) for key in ("task", "metric", "value", "n", "interval")} for score in results["scores"]
+        ]})  # fmt: skip
+        return {"scores": len(results["scores"])}
+
+    inputs = ("corpus", "pretrain", *([chat] if chat else []), *(["reference"] if with_reference else []))
+    return Stage("judge", "judging", ("judge", "engine", "model", "tokens"), inputs,
+                 lambda context: {"judge": context.recipe.judge.model_dump(), "seed": context.seed}, run)  # fmt: skip
+
+
+def release_stage(recipe: Recipe) -> Stage:
+    """What every engine loads: the tuned model at the top, the base model beside it, the record in `puna/`."""
+    chat = last_tune(recipe)
+    top = chat or "pretrain"
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        _copy_model(context.done[top], folder)
+        if chat:
+            _copy_model(context.done["pretrain"], folder / BASE)
+        gate = check_release(folder, folder / BASE if chat else None, context) if context.recipe.release.gate else []
+        failed = [check for check in gate if not check["passed"]]
+        if failed:
+            told = "; ".join(f"{check['check']}: {check['value']}" for check in failed)
+            raise PunaError(f"the release does not pass its gate: {told}", where=str(folder))
+        context.ledger.append("gate", {"checks": gate})
+        record = folder / "puna"
+        record.mkdir()
+        write_json(record / "gate.json", gate)
+        for stage, name in (("judge", "results.json"), ("corpus", "corpus.json")):
+            shutil.copyfile(context.done[stage] / name, record / name)
+        (record / "recipe.toml").write_text(frozen_recipe(context, private=True), encoding="utf-8")
+        shutil.copyfile(context.ledger.path, record / "ledger.jsonl")
+        (folder / MODEL_CARD).write_text(_card(context, gate), encoding="utf-8")
+        return {"gate": len(gate)}
+
+    inputs = ("corpus", "tokenizer", "pretrain", *([chat] if chat else []), "judge")
+    return Stage("release", "checking and writing the release", ("build", "report", "engine", "model", "tokens"), inputs,
+                 lambda context: {"release": context.recipe.release.model_dump(), "title": context.recipe.title}, run)  # fmt: skip
+
+
+def _copy_model(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name != MANIFEST:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _card(context: Context, gate: list[dict[str, Any]]) -> str:
+    from puna.report.card import render_card
+
+    return str(render_card(report_data(context, gate)))
+
+
+def report_stage(recipe: Recipe, with_reference: bool) -> Stage:
+    """One page that tells what was built, from what, and how good it is."""
+    chat = last_tune(recipe)
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.report import render_report
+
+        gate = read_json(context.done["release"] / "puna" / "gate.json")
+        render_report(report_data(context, gate), folder / "report.html")
+        return {}
+
+    inputs = ("corpus", "tokenizer", "pack", "pretrain", *([chat] if chat else []),
+              *(["reference"] if with_reference else []), "judge", "release")  # fmt: skip
+    return Stage("report", "writing the report", ("report", "build"), inputs, lambda context: {}, run)
+
+
+def report_data(context: Context, gate: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything the report and the model card show, in the shape of `puna.report.data`."""
+    recipe, shape, run = context.recipe, actual_shape(context), context.store.run
+    corpus = context.done["corpus"]
+    calibration = read_json(context.done["calibrate"] / "plan.json")
+    tuned = [name for name in context.done if name.startswith("tune-")]
+    entries = context.ledger.entries()
+    seed = [entry["body"]["commitment"] for entry in entries if entry["kind"] == "seed"]
+    return {
+        "run": recipe.name, "title": recipe.title or recipe.name, "created": entries[-1]["time"],
+        "recipe_toml": frozen_recipe(context, private=True), "machine": calibration["device"],
+        "corpus": read_json(corpus / "corpus.json"), "tokenizer": context.facts("tokenizer"),
+        "model": {"shape": shape.model_dump(), "parameters": shape.params,
+                  "architecture": "Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"},
+        "training": {**_training(context, "pretrain"), "peak_share": calibration["share_of_peak"]},
+        "tuning": [_training(context, name) for name in tuned],
+        "chat_data": {name: read_json(context.done[name] / "chat.json") for name in context.done
+                      if name.startswith("chat-") and (context.done[name] / "chat.json").is_file()},
+        "results": read_json(context.done["judge"] / "results.json"), "gate": gate,
+        "stages": [row for row in context.log if row["name"] not in ("release", "report")],
+        "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None},
+        "commands": [f"puna chat {recipe.name}", f"puna make {(run / 'recipe.toml').as_posix()}"],
+    }  # fmt: skip
+
+
+def _training(context: Context, stage: str) -> dict[str, Any]:
+    from puna.train.metrics import read_metrics
+
+    facts = context.facts(stage)
+    metrics = read_metrics(context.done[stage] / LOG / "metrics.jsonl")
+    return {"plan": facts["plan"], "metrics": metrics, "seconds": facts["seconds"], "skipped": facts["skipped"]}

@@ -1,0 +1,47 @@
+"""The frozen recipe of a run: the recipe with its seed and its measured budgets written out.
+
+Comes in: a recipe and what the calibration recorded. Goes out: TOML that gives the same bytes again. Must never happen:
+a published copy that tells where the maker's folders are.
+"""
+
+from pathlib import Path
+
+from puna.build.facts import pretraining_plan, tuning_plan
+from puna.build.graph import Context
+from puna.recipe.load import dump_recipe
+from puna.recipe.schema import PYTHON_SOURCE, Recipe
+
+_HEADER = """\
+Frozen by the build of run {name!r}: the seed and the budgets in tokens are fixed,
+so that the same machine and library versions give the same bytes again."""
+
+
+def freeze(context: Context) -> Recipe:
+    """The recipe with its seed, and with what the finished stages measured in place of minutes."""
+    recipe = context.recipe.model_copy(update={"seed": context.seed})
+    if "calibrate" not in context.done:
+        return recipe
+    plan = pretraining_plan(context)
+    train = recipe.train.model_copy(update={
+        "minutes": None, "flops": None, "tokens": plan.tokens, "batch_tokens": plan.batch_tokens,
+        "precision": plan.precision, "compile": plan.compile,
+    })  # fmt: skip
+    tune = []
+    for number, section in enumerate(recipe.tune):
+        if f"chat-pack-{number}" in context.done:
+            tokens = tuning_plan(context, number, section).tokens
+            section = section.model_copy(update={"minutes": None, "epochs": None, "tokens": tokens})
+        tune.append(section)
+    return recipe.model_copy(update={"train": train, "tune": tune})
+
+
+def frozen_recipe(context: Context, *, private: bool = False) -> str:
+    """`freeze` as TOML. With `private`, folders of the maker's are named by their last part only."""
+    recipe = freeze(context)
+    header = _HEADER.format(name=recipe.name)
+    if private:
+        sources = [s if s == PYTHON_SOURCE else Path(s).name for s in recipe.corpus.sources]
+        tune = [t if t.data == "docstrings" else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
+        recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+        header += "\nThe maker's own files are named by their last part only."
+    return dump_recipe(recipe, header)

@@ -1,0 +1,125 @@
+"""The stage graph: what a build does, in which order, and what it can leave undone.
+
+Comes in: a recipe and its run folder. Goes out: one artefact a stage. Must never happen: a stage run twice for the
+same recipe, inputs and code, or left out where one of them changed.
+"""
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import puna
+from puna.build.store import Store, read_manifest, verify
+from puna.errors import PunaError
+from puna.files import digest_of, file_sha256
+from puna.ledger import Ledger
+from puna.progress import QUIET, Progress
+from puna.recipe.schema import Recipe
+
+_RECORDED = ("torch", "numpy", "tokenizers", "safetensors", "daft", "pyarrow", "pydantic", "transformers")
+
+
+@dataclass
+class Context:
+    """What a stage may use: the recipe, the finished artefacts by stage name, and where to tell of its progress."""
+
+    recipe: Recipe
+    seed: int
+    store: Store
+    ledger: Ledger
+    progress: Progress = QUIET
+    done: dict[str, Path] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)  # a row a stage: name, seconds, reused, bytes
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What a finished stage reported of itself."""
+        facts: dict[str, Any] = read_manifest(self.done[stage])["facts"]
+        return facts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pure function of its settings, its inputs' contents and its rooms' code.
+
+    `run(context, folder, work)` fills `folder`; `work` outlives a kill and is for checkpoints.
+    """
+
+    name: str
+    title: str
+    rooms: tuple[str, ...]
+    inputs: tuple[str, ...]
+    settings: Callable[[Context], Any]
+    run: Callable[[Context, Path, Path], dict[str, Any]]
+
+
+def run_stages(context: Context, stages: list[Stage], until: str | None = None) -> None:
+    """Bring every stage's artefact about, in order, up to and with `until`; what is complete is reused."""
+    names = [stage.name for stage in stages]
+    if until is not None and until not in names:
+        raise PunaError(f"there is no stage {until!r}", where="--until", mend=f"stages: {', '.join(names)}")
+    for stage in stages:
+        _bring_about(context, stage)
+        if stage.name == until:
+            return
+
+
+def _bring_about(context: Context, stage: Stage) -> None:
+    contents = {name: read_manifest(context.done[name])["content"] for name in stage.inputs}
+    about = {"settings": stage.settings(context), "inputs": contents, "code": code_digest(stage.rooms)}
+    digest = digest_of({"stage": stage.name, **about})
+    found = context.store.find(stage.name, digest)
+    if found is None:
+        for name in stage.inputs:
+            verify(context.done[name])
+        context.progress.note(f"[{stage.name}] {stage.title}")
+        started = time.monotonic()
+
+        def fill(folder: Path) -> dict[str, Any]:
+            work = context.store.work(stage.name, digest)
+            facts = stage.run(context, folder, work)
+            return {**facts, "seconds": round(time.monotonic() - started, 2), "peak_rss_bytes": peak_memory()}
+
+        found = context.store.build(stage.name, digest, fill, {**about, "environment": environment()})
+        manifest = read_manifest(found)
+        context.ledger.append("stage", {"stage": stage.name, "digest": digest, "content": manifest["content"],
+                                        "inputs": contents, "code": about["code"]})  # fmt: skip
+        reused = False
+    else:
+        reused = True
+    context.done[stage.name] = found
+    manifest = read_manifest(found)
+    context.log.append({
+        "name": stage.name, "seconds": manifest["facts"]["seconds"], "reused": reused, "folder": found.name,
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "peak_rss_bytes": manifest["facts"]["peak_rss_bytes"],
+    })  # fmt: skip
+
+
+def code_digest(rooms: tuple[str, ...]) -> str:
+    """The version of the code of `rooms`: a digest over their source files and the ground floor's."""
+    root = Path(puna.__file__).parent
+    files = sorted(p for room in rooms for p in (root / room).rglob("*") if p.suffix in (".py", ".j2"))
+    return digest_of([[p.relative_to(root).as_posix(), file_sha256(p)] for p in files])
+
+
+def environment() -> dict[str, str]:
+    """What else the bytes of an artefact may depend on: machine, Python, libraries."""
+    versions = {}
+    for name in _RECORDED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine(), **versions}
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

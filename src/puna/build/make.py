@@ -1,0 +1,148 @@
+"""One build from start to end: the run's folder, its seed, its lock, its stages, and what is published from it.
+
+Comes in: a recipe. Goes out: `runs/<name>/` with `release/` and `report.html`. Must never happen: a seed drawn twice
+for one run, or a published file that belongs to another build.
+"""
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from puna.build.frozen import freeze, frozen_recipe
+from puna.build.graph import Context, run_stages
+from puna.build.preflight import check_resources
+from puna.build.store import Store, read_manifest
+from puna.errors import PunaError
+from puna.files import atomic_file, digest_of, file_sha256, read_json, write_json
+from puna.ledger import Ledger, new_salt, seed_commitment
+from puna.progress import QUIET, Progress
+from puna.recipe.load import load_recipe
+from puna.recipe.schema import Recipe
+
+FROZEN = "recipe.toml"
+SEED = "seed.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a build left: its run folder, a row a stage, and the published parts that exist."""
+
+    run: Path
+    stages: list[dict[str, Any]]
+    release: Path | None
+    report: Path | None
+
+
+def make(recipe: Recipe, runs: Path = Path("runs"), *, until: str | None = None, with_reference: bool = False,
+         progress: Progress = QUIET) -> Made:  # fmt: skip
+    """Build what `recipe` names under `runs/<name>`; what is complete there is reused.
+
+    Raises `PunaError` for a recipe that cannot be built here, and where another build holds the run.
+    """
+    from puna.build.stages import stages_of
+
+    check_resources(recipe, runs)
+    store = Store(runs / recipe.name)
+    with store.lock():
+        ledger = Ledger(store.run / "ledger.jsonl")
+        seed = _seed_of(recipe, store.run, ledger)
+        context = Context(recipe=recipe, seed=seed, store=store, ledger=ledger, progress=progress)
+        _log_recipe(context)
+        stages = stages_of(recipe, with_reference=with_reference)
+        names = [stage.name for stage in stages]
+        if until is None or (until in names and names.index(until) > names.index("calibrate")):
+            run_stages(context, stages[: names.index("calibrate") + 1])
+            context.log.clear()
+            _write_if_changed(store.run / FROZEN, frozen_recipe(context))
+        run_stages(context, stages, until)
+        _write_if_changed(store.run / FROZEN, frozen_recipe(context))
+        return _publish(context)
+
+
+def _seed_of(recipe: Recipe, run: Path, ledger: Ledger) -> int:
+    """The run's seed: the recipe's, else the one drawn before, else a fresh one; committed to before anything is trained."""
+    stored = read_json(run / SEED) if (run / SEED).is_file() else None
+    drawn = stored["seed"] if stored else _frozen_seed(run)
+    seed = recipe.seed if recipe.seed is not None else drawn if drawn is not None else secrets.randbits(48)
+    if stored is None or stored["seed"] != seed:
+        stored = {"seed": seed, "salt": new_salt()}
+        write_json(run / SEED, stored)
+    commitment = seed_commitment(seed, stored["salt"])
+    if not any(entry["kind"] == "seed" and entry["body"]["commitment"] == commitment for entry in ledger.entries()):
+        ledger.append("seed", {"commitment": commitment, "how": "sha256 of salt and seed; both are revealed after training"})
+    return int(seed)
+
+
+def _frozen_seed(run: Path) -> int | None:
+    return load_recipe(run / FROZEN).seed if (run / FROZEN).is_file() else None
+
+
+def _log_recipe(context: Context) -> None:
+    body = context.recipe.model_dump(mode="json", exclude={"seed"})
+    digest = digest_of(body)
+    recipes = [entry["body"]["digest"] for entry in context.ledger.entries() if entry["kind"] == "recipe"]
+    if not recipes or recipes[-1] != digest:
+        context.ledger.append("recipe", {"digest": digest, "recipe": freeze(context).model_dump(mode="json", exclude={"seed"})})
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with atomic_file(path) as stream:
+            stream.write(text.encode())
+
+
+def _publish(context: Context) -> Made:
+    """Put the release and the report under their plain names, where they are not already."""
+    run = context.store.run
+    release = report = None
+    if "release" in context.done:
+        release = run / "release"
+        _reveal_seed(context)
+        _publish_folder(context.done["release"], release)
+    if "report" in context.done:
+        report = run / "report.html"
+        built = context.done["report"] / "report.html"
+        if not report.is_file() or file_sha256(report) != file_sha256(built):
+            with atomic_file(report) as stream:
+                stream.write(built.read_bytes())
+    return Made(run, context.log, release, report)
+
+
+def _reveal_seed(context: Context) -> None:
+    stored = read_json(context.store.run / SEED)
+    revealed = [entry["body"] for entry in context.ledger.entries() if entry["kind"] == "seed-revealed"]
+    if stored not in revealed:
+        context.ledger.append("seed-revealed", stored)
+
+
+def _publish_folder(source: Path, target: Path) -> None:
+    manifest = target / "puna" / "MANIFEST.json"
+    content = read_manifest(source)["content"]
+    if manifest.is_file() and read_json(manifest)["content"] == content and _same_sizes(target, read_json(manifest)):
+        return
+    fresh, old = target.with_name(".release.new"), target.with_name(".release.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, fresh)
+    os.replace(fresh / "MANIFEST.json", fresh / "puna" / "MANIFEST.json")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(fresh, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _same_sizes(folder: Path, manifest: dict[str, Any]) -> bool:
+    return all((folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
+               for name, entry in manifest["files"].items())  # fmt: skip
+
+
+def default_recipe() -> Path:
+    """The recipe of a plain `puna make`: `recipes/python.toml` of the checkout, or of the installed package."""
+    here = Path(__file__).resolve()
+    for path in (here.parents[3] / "recipes" / "python.toml", here.parents[1] / "recipes" / "python.toml"):
+        if path.is_file():
+            return path
+    raise PunaError("the default recipe is missing from this installation", where=str(here.parents[1]), mend="install puna again")

@@ -1,0 +1,143 @@
+"""What a build will take, before it starts: time, memory and disk, from a calibration of seconds on this machine.
+
+Comes in: a recipe. Goes out: a `Forecast`, or a refusal. Must never happen: a build that starts and cannot fit.
+"""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from puna.build.facts import wished_shape
+from puna.errors import PunaError
+from puna.recipe.scaling import Plan, Shape, budget_tokens, plan_pretraining, plan_tuning
+from puna.recipe.schema import PYTHON_SOURCE, Recipe
+
+# Measured on one core at 2.8 GHz (docs/LOG.md): bytes of text a second through each of the stages that make data.
+CORPUS_BYTES_PER_SECOND = 1.0e6
+TOKENS_BYTES_PER_SECOND = 2.5e6
+JUDGE_SECONDS, RELEASE_SECONDS = 75.0, 25.0
+PYTHON_BYTES = 18e6  # text that the default corpus reads, about the same for 3.11 to 3.13
+BYTES_PER_PARAMETER_ON_DISK = 4
+COPIES_ON_DISK = 12  # base, tuned and released weights, two checkpoints with the optimizer's state of each
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds a stage, bytes of memory and disk, and the plan behind them."""
+
+    shape: Shape
+    plan: Plan
+    tuning: list[Plan]
+    tokens_per_second: float
+    share_of_peak: float
+    device: dict[str, Any]
+    seconds: dict[str, float]
+    memory_bytes: int
+    memory_free: int
+    disk_bytes: int
+    disk_free: int
+
+
+def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
+    """Measure this machine for a few seconds and say what the build will take.
+
+    Raises `PunaError` where memory or disk do not suffice or the budget is too small.
+    """
+    check_resources(recipe, runs)
+    from puna.model.config import ModelConfig
+    from puna.model.device import pick_device
+    from puna.train.calibrate import calibrate, resolve
+
+    shape = wished_shape(recipe)
+    device = pick_device(recipe.train.precision)
+    trial = resolve(plan_pretraining(recipe.train, shape, 4_000_000), device).model_copy(update={"compile": "off"})
+    measured = calibrate(ModelConfig.from_shape(shape), trial, device)
+    plan = resolve(plan_pretraining(recipe.train, shape, budget_tokens(recipe.train, shape, measured.tokens_per_second)), device)
+    tuning = []
+    for tune in recipe.tune:
+        tokens = tune.tokens or (int(tune.minutes * 60 * measured.tokens_per_second) if tune.minutes else None)
+        tuning.append(plan_tuning(tune, plan, tokens or 1_000_000))  # epochs: known only once the data are packed
+    text = _text_bytes(recipe)
+    rate = measured.tokens_per_second
+    seconds = {
+        "corpus": text / CORPUS_BYTES_PER_SECOND, "tokenizer and rows": text / TOKENS_BYTES_PER_SECOND + 15.0,
+        "pretraining": plan.tokens / rate, "tuning": sum(t.tokens for t in tuning) / rate,
+        "judging": JUDGE_SECONDS, "release and report": RELEASE_SECONDS,
+    }  # fmt: skip
+    return Forecast(
+        shape=shape, plan=plan, tuning=tuning, tokens_per_second=rate, share_of_peak=measured.share, device=device.describe(),
+        seconds=seconds, memory_bytes=int(measured.bytes_needed), memory_free=free_memory(),
+        disk_bytes=disk_needed(recipe, shape), disk_free=shutil.disk_usage(_existing(runs)).free,
+    )  # fmt: skip
+
+
+def check_resources(recipe: Recipe, runs: Path) -> None:
+    """Refuse at once what cannot be built here. Raises `PunaError`."""
+    shape = wished_shape(recipe)
+    train = recipe.train
+    if train.minutes is None:
+        plan_pretraining(train, shape, budget_tokens(train, shape, None))
+    for source in recipe.corpus.sources:
+        if source != PYTHON_SOURCE and not os.path.exists(source):
+            raise PunaError("does not exist", where=f"corpus.sources: {source}", mend="name a file or folder that does")
+    for number, tune in enumerate(recipe.tune):
+        if tune.data != "docstrings" and not os.path.exists(tune.data):
+            raise PunaError("does not exist", where=f"tune.{number}.data: {tune.data}", mend="name a .jsonl file or a folder of them")
+        if tune.data == "docstrings" and PYTHON_SOURCE not in recipe.corpus.sources:
+            raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
+                            mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
+    if recipe.release.gate and importlib.util.find_spec("transformers") is None:
+        raise PunaError("the export gate needs transformers", where="release.gate",
+                        mend="pip install 'puna[gate]', or --set release.gate=false")  # fmt: skip
+    needed, free = memory_floor(shape), free_memory()
+    if needed > free:
+        raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory at the least, "
+                        f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
+    needed, free = disk_needed(recipe, shape), shutil.disk_usage(_existing(runs)).free
+    if needed > free:
+        raise PunaError(f"the build needs about {needed / 2**30:.2f} GiB of disk, {free / 2**30:.2f} GiB are free",
+                        where=str(_existing(runs)), mend="free some space, or choose a smaller model.size")  # fmt: skip
+
+
+def memory_floor(shape: Shape) -> int:
+    """Bytes that training cannot do without: weights, gradients and two moments in fp32, and torch itself."""
+    return shape.params * 16 + 600 * 2**20
+
+
+def disk_needed(recipe: Recipe, shape: Shape) -> int:
+    """Bytes of disk: the text twice (documents, rows) and the copies of the weights."""
+    return int(2.5 * _text_bytes(recipe)) + shape.params * BYTES_PER_PARAMETER_ON_DISK * COPIES_ON_DISK
+
+
+def free_memory() -> int:
+    """Bytes of memory that a new process can have, by the kernel's own estimate; half of all where it gives none."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as stream:
+            for line in stream:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        pass  # not Linux: there is no such file, and the total below serves
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _text_bytes(recipe: Recipe) -> float:
+    total = 0.0
+    for source in recipe.corpus.sources:
+        if source == PYTHON_SOURCE:
+            total += PYTHON_BYTES
+        elif os.path.isfile(source):
+            total += os.path.getsize(source)
+        else:
+            total += sum(p.stat().st_size for p in Path(source).rglob("*") if p.is_file())
+    return total
+
+
+def _existing(path: Path) -> Path:
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path

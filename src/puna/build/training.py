@@ -1,0 +1,114 @@
+"""The stages that train: calibration, pretraining, tuning.
+
+Comes in: packed rows and a plan. Goes out: model folders (weights, config, tokenizer) and their metrics. Must never
+happen: a number of the plan decided anew when a killed build goes on.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from puna.build.facts import actual_shape, pretraining_plan, tuning_plan
+from puna.build.graph import Context, Stage
+from puna.build.store import LOG
+from puna.files import write_json
+from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining
+from puna.recipe.schema import Sft, Train
+
+CALIBRATION_TOKENS = 4_000_000  # the horizon whose plan is timed; the rate hardly depends on it
+
+
+def _train_section(context: Context, stage: str) -> Train:
+    reference = stage.endswith("reference")
+    return context.recipe.train.model_copy(update={"method": "reference"}) if reference else context.recipe.train
+
+
+def calibrate_stage(name: str) -> Stage:
+    """Minutes into tokens, precision and compilation into decisions: once, and recorded."""
+
+    def settings(context: Context) -> Any:
+        shape = actual_shape(context)
+        minutes = [tune.minutes for tune in context.recipe.tune]
+        return {"train": _train_section(context, name).model_dump(), "shape": shape.model_dump(), "tune": any(minutes)}
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.model.config import ModelConfig
+        from puna.model.device import pick_device
+        from puna.train.calibrate import calibrate, resolve
+
+        section, shape = _train_section(context, name), actual_shape(context)
+        device = pick_device(section.precision)
+        config = ModelConfig.from_shape(shape)
+        trial = resolve(plan_pretraining(section, shape, CALIBRATION_TOKENS), device)
+        measured = calibrate(config, trial, device)
+        tokens = budget_tokens(section, shape, measured.tokens_per_second)
+        plan = resolve(plan_pretraining(section, shape, tokens), device)
+        tuning = measured
+        if any(tune.minutes for tune in context.recipe.tune):
+            tuning = calibrate(config, trial.model_copy(update={"isolate": True}), device)
+        write_json(folder / "plan.json", {
+            "plan": plan.model_dump(), "shape": shape.model_dump(), "tokens_per_second": measured.tokens_per_second,
+            "tuning_tokens_per_second": tuning.tokens_per_second, "peak_flops": measured.peak_flops,
+            "share_of_peak": measured.share, "device": device.describe(),
+        })  # fmt: skip
+        context.progress.note(f"  {measured.tokens_per_second:,.0f} tokens/s, {measured.share:.0%} of the matmul peak, "
+                              f"{plan.precision}: {plan.tokens / 1e6:.2f} M tokens in {plan.steps} steps")  # fmt: skip
+        return {"tokens_per_second": measured.tokens_per_second}
+
+    return Stage(name, "measuring this machine", ("recipe", "model", "train"), ("tokenizer",), settings, run)
+
+
+def pretrain_stage(name: str) -> Stage:
+    """From random weights to a base model."""
+    calibration = "calibrate-reference" if name == "reference" else "calibrate"
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        return _train(context, pretraining_plan(context, calibration), context.done["pack"], folder, work, None)
+
+    def settings(context: Context) -> Any:
+        return {"plan": _timeless(pretraining_plan(context, calibration)), "shape": actual_shape(context).model_dump(),
+                "seed": context.seed}  # fmt: skip
+
+    return Stage(name, "pretraining", ("model", "train"), ("pack", "tokenizer"), settings, run)
+
+
+def tune_stage(number: int, tune: Sft) -> Stage:
+    """From a base model, or the stage before, to a chat model."""
+    before = f"tune-{number - 1}" if number else "pretrain"
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        plan = tuning_plan(context, number, tune)
+        return _train(context, plan, context.done[f"chat-pack-{number}"], folder, work, context.done[before])
+
+    def settings(context: Context) -> Any:
+        return {"plan": _timeless(tuning_plan(context, number, tune)), "seed": context.seed}
+
+    return Stage(f"tune-{number}", "supervised fine-tuning", ("model", "train"),
+                 (f"chat-pack-{number}", before, "tokenizer"), settings, run)  # fmt: skip
+
+
+def _timeless(plan: Plan) -> dict[str, Any]:
+    return plan.model_dump(exclude={"checkpoint_seconds"})  # how often a run is saved does not change what it gives
+
+
+def _train(context: Context, plan: Plan, rows: Path, folder: Path, work: Path, start: Path | None) -> dict[str, Any]:
+    from puna.model.config import ModelConfig
+    from puna.model.device import pick_device
+    from puna.model.weights import save_model
+    from puna.tokens import Tokenizer
+    from puna.tokens.loader import Batches
+    from puna.train.loop import train
+
+    tokenizer = Tokenizer.load(context.done["tokenizer"])
+    config = ModelConfig.from_shape(actual_shape(context)).with_special_tokens(
+        eos=tokenizer.im_end_id if start else tokenizer.eos_id, pad=tokenizer.pad_id)  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    batches = Batches(rows, plan.rows, context.seed)
+    result = train(plan, config, batches, work, seed=context.seed, init=start, device=pick_device(plan.precision),
+                   progress=context.progress)  # fmt: skip
+    save_model(result.model, config, folder)
+    tokenizer.save(folder, chat=start is not None)
+    (folder / LOG).mkdir()
+    shutil.copyfile(result.metrics, folder / LOG / "metrics.jsonl")
+    return {"steps": result.steps, "tokens": plan.tokens, "skipped": result.skipped, "final_loss": result.final_loss,
+            "plan": plan.model_dump()}  # fmt: skip

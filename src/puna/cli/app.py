@@ -1,0 +1,66 @@
+"""The command line: one verb a file; each is imported only when it is called, so that `--help` is quick."""
+
+import sys
+
+import typer
+
+from puna import __version__
+from puna.errors import EXIT_INTERNAL, EXIT_USER, PunaError
+
+app = typer.Typer(
+    name="puna", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Build an open language model on the LLaMA architecture, from text to a released chat model.",
+    epilog="Start with: puna make. Every verb has examples in its --help.",
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"puna {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    pass
+
+
+def _register() -> None:
+    from puna.cli import verbs
+
+    verbs.add_to(app)
+
+
+_register()
+
+
+def main() -> None:
+    """The console script: exit 0, 2 with one line for a mistake of the user's, 1 for anything else."""
+    try:
+        app(standalone_mode=True)
+    except PunaError as error:
+        _fail(error.line(), EXIT_USER)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        _fail(f"the disk is full{f': {error.filename}' if error.filename else ''}; free some space and run it again", EXIT_USER)
+    except KeyboardInterrupt:
+        _fail("stopped; run it again and it goes on", 130)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        _fail("the disk is full; free some space and run it again", EXIT_USER)
+    sys.exit(EXIT_INTERNAL)  # not reached: Typer's standalone mode exits by itself
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of ours or of a library's native code says that no space is left."""
+    import errno
+
+    text = str(error)
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text or "os error 28" in text
+
+
+def _fail(line: str, code: int) -> None:
+    sys.stderr.write(f"puna: {line}\n")
+    sys.exit(code)

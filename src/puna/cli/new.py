@@ -1,0 +1,32 @@
+"""`puna new`: write a commented recipe."""
+
+from pathlib import Path
+
+import typer
+
+from puna.cli.verbs import print_json
+from puna.errors import PunaError
+
+
+def run_new(name: str, *, text: list[Path], size: str, minutes: float, json: bool) -> None:
+    """Write NAME.toml in this folder. Raises `PunaError` where it exists or a value is wrong."""
+    import tomllib
+
+    from puna.files import atomic_file
+    from puna.recipe.load import parse_recipe
+    from puna.recipe.template import commented_recipe
+
+    for path in text:
+        if not path.exists():
+            raise PunaError("does not exist", where=f"--text {path}", mend="name a file or folder of your text")
+    target = Path(f"{name}.toml")
+    content = commented_recipe(name, text=[path.as_posix() for path in text], size=size, minutes=minutes, tune=not text)
+    parse_recipe(tomllib.loads(content), where=str(target))
+    if target.exists():
+        raise PunaError("exists already", where=str(target), mend="choose another name, or remove it")
+    with atomic_file(target) as stream:
+        stream.write(content.encode())
+    if json:
+        print_json({"recipe": str(target)})
+    else:
+        typer.echo(f"Wrote {target}. Next: puna plan {target}, then puna make {target}")

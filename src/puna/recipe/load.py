@@ -1,0 +1,129 @@
+"""Recipes in and out of TOML.
+
+Comes in: a TOML file and `--set key=value` changes. Goes out: a valid `Recipe`, or one error that names every mistake.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from puna.errors import PunaError
+from puna.recipe.schema import PYTHON_SOURCE, Recipe
+
+MAX_BYTES = 1 << 20
+
+
+def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
+    """Read a recipe; relative source paths are taken from the recipe's own folder.
+
+    Raises `PunaError` with all mistakes of the file at once, each with its key.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise PunaError(f"cannot read the recipe: {error.strerror}", where=str(path), mend="puna new NAME writes one") from error
+    if len(raw) > MAX_BYTES:
+        raise PunaError("is over 1 MiB: not a recipe", where=str(path))
+    try:
+        values = tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PunaError(f"is not TOML: {error}", where=str(path)) from error
+    for change in changes or []:
+        apply_change(values, change)
+    recipe = parse_recipe(values, where=str(path))
+    return _with_absolute_paths(recipe, path.resolve().parent)
+
+
+def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
+    """Validate a recipe's values. Raises `PunaError` naming every mistake with its key."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise PunaError(_describe(error), where=where, mend="puna new NAME writes a recipe with every key explained") from error
+
+
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Apply one `key.sub=value` in place; `tune.0.epochs=2` reaches into a list; the value is TOML, else a string.
+
+    Setting one budget of a table removes its other budgets, so that `train.tokens=…` replaces `train.minutes`.
+    """
+    key, separator, text = change.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path):
+        raise PunaError(f"{change!r} is not key=value", where="--set", mend="write --set model.size=8M, say")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table: Any = values
+    for step in path[:-1]:
+        table = _enter(table, step, change)
+    if isinstance(table, list):
+        raise PunaError(f"{change!r} does not name a key", where="--set")
+    budgets = {"minutes", "tokens", "flops", "epochs"}
+    if path[-1] in budgets and path[0] in ("train", "tune"):
+        for other in budgets - {path[-1]}:
+            table.pop(other, None)
+    table[path[-1]] = value
+
+
+def _enter(table: Any, step: str, change: str) -> Any:
+    if isinstance(table, list):
+        if not step.isdigit() or int(step) >= len(table):
+            raise PunaError(f"{change!r}: there is no entry {step}", where="--set", mend=f"there are {len(table)}, counted from 0")
+        return table[int(step)]
+    inner = table.setdefault(step, {})
+    if not isinstance(inner, dict | list):
+        raise PunaError(f"{change!r}: {step} is not a table", where="--set")
+    return inner
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for mistake in error.errors(include_url=False):
+        key = ".".join(str(part) for part in mistake["loc"]) or "recipe"
+        reason = "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
+        given = mistake.get("input")
+        shown = "" if isinstance(given, dict) or mistake["type"] == "missing" else f" (got {given!r})"
+        lines.append(f"{key}: {reason[0].lower()}{reason[1:]}{shown}")
+    count = f"{len(lines)} mistakes: " if len(lines) > 1 else ""
+    return count + "; ".join(lines)
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    sources = [s if s == PYTHON_SOURCE else str((folder / Path(s).expanduser()).resolve()) for s in recipe.corpus.sources]
+    tune = [
+        t if t.data == "docstrings" else t.model_copy(update={"data": str((folder / Path(t.data).expanduser()).resolve())})
+        for t in recipe.tune
+    ]
+    return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+
+
+def dump_recipe(recipe: Recipe, header: str = "") -> str:
+    """A recipe as TOML with every value written out: the frozen recipe of a run. Unset keys are left out."""
+    values = recipe.model_dump(exclude_none=True)
+    lines = [f"# {line}" for line in header.splitlines()]
+    lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if not _is_table(value)]
+    for key, value in values.items():
+        for heading, table in _tables(key, value):
+            lines += ["", heading, *(f"{inner} = {toml_value(v)}" for inner, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+
+
+def _tables(key: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
+    if isinstance(value, dict):
+        return [(f"[{key}]", value)]
+    return [(f"[[{key}]]", item) for item in value] if _is_table(value) else []
+
+
+def toml_value(value: Any) -> str:
+    """A string, number, boolean or flat list as TOML."""
+    # JSON's strings, numbers, booleans and flat lists are TOML's, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
