@@ -14,7 +14,7 @@ from puna.corpus import build_documents, read_documents, source_digest
 from puna.corpus.chat import make_conversations, read_conversations
 from puna.errors import PunaError
 from puna.files import atomic_file, canonical_json, file_sha256, write_json
-from puna.recipe.schema import Sft
+from puna.recipe.schema import DOCSTRINGS, Sft
 
 TOKENIZER_SAMPLE_BYTES = 200_000_000  # merges of a vocabulary this small do not move with more text
 
@@ -88,7 +88,7 @@ def pack_stage() -> Stage:
 
 def chat_stage(number: int, tune: Sft) -> Stage:
     """Conversations: made from the docstrings, or the user's own, in one form."""
-    made = tune.data == "docstrings"
+    made = tune.data == DOCSTRINGS
 
     def settings(context: Context) -> Any:
         return {"identity": identity_of(context), "seed": context.seed} if made else conversations_digest(Path(tune.data))

@@ -9,7 +9,7 @@ from pathlib import Path
 from puna.build.facts import pretraining_plan, tuning_plan
 from puna.build.graph import Context
 from puna.recipe.load import dump_recipe
-from puna.recipe.schema import PYTHON_SOURCE, Recipe
+from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
 
 _HEADER = """\
 Frozen by the build of run {name!r}: the seed and the budgets in tokens are fixed,
@@ -41,7 +41,7 @@ def frozen_recipe(context: Context, *, private: bool = False) -> str:
     header = _HEADER.format(name=recipe.name)
     if private:
         sources = [s if s == PYTHON_SOURCE else Path(s).name for s in recipe.corpus.sources]
-        tune = [t if t.data == "docstrings" else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
+        tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
         recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
         header += "\nThe maker's own files are named by their last part only."
     return dump_recipe(recipe, header)

@@ -42,9 +42,9 @@ def make(recipe: Recipe, runs: Path = Path("runs"), *, until: str | None = None,
 
     Raises `PunaError` for a recipe that cannot be built here, and where another build holds the run.
     """
-    from puna.build.stages import stages_of
-
     check_resources(recipe, runs)
+    from puna.build.stages import stages_of  # after the checks: it loads the rooms
+
     store = Store(runs / recipe.name)
     with store.lock():
         ledger = Ledger(store.run / "ledger.jsonl")

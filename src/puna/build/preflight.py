@@ -13,7 +13,7 @@ from typing import Any
 from puna.build.facts import wished_shape
 from puna.errors import PunaError
 from puna.recipe.scaling import Plan, Shape, budget_tokens, plan_pretraining, plan_tuning
-from puna.recipe.schema import PYTHON_SOURCE, Recipe
+from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
 
 # Measured on one core at 2.8 GHz (docs/LOG.md): bytes of text a second through each of the stages that make data.
 CORPUS_BYTES_PER_SECOND = 1.0e6
@@ -84,9 +84,9 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
         if source != PYTHON_SOURCE and not os.path.exists(source):
             raise PunaError("does not exist", where=f"corpus.sources: {source}", mend="name a file or folder that does")
     for number, tune in enumerate(recipe.tune):
-        if tune.data != "docstrings" and not os.path.exists(tune.data):
+        if tune.data != DOCSTRINGS and not os.path.exists(tune.data):
             raise PunaError("does not exist", where=f"tune.{number}.data: {tune.data}", mend="name a .jsonl file or a folder of them")
-        if tune.data == "docstrings" and PYTHON_SOURCE not in recipe.corpus.sources:
+        if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
     if recipe.release.gate and importlib.util.find_spec("transformers") is None:

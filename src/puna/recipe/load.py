@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from puna.errors import PunaError
-from puna.recipe.schema import PYTHON_SOURCE, Recipe
+from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
 
 MAX_BYTES = 1 << 20
 
 
 def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
-    """Read a recipe; relative source paths are taken from the recipe's own folder.
+    """Read a recipe. Relative paths count from the recipe's own folder, those of `changes` from the current one.
 
     Raises `PunaError` with all mistakes of the file at once, each with its key.
     """
@@ -31,10 +31,12 @@ def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
         values = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PunaError(f"is not TOML: {error}", where=str(path)) from error
+    _make_paths_absolute(values, path.resolve().parent)
     for change in changes or []:
         apply_change(values, change)
-    recipe = parse_recipe(values, where=str(path))
-    return _with_absolute_paths(recipe, path.resolve().parent)
+    if changes:
+        _make_paths_absolute(values, Path.cwd())
+    return parse_recipe(values, where=str(path))
 
 
 def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
@@ -93,13 +95,20 @@ def _describe(error: ValidationError) -> str:
     return count + "; ".join(lines)
 
 
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    sources = [s if s == PYTHON_SOURCE else str((folder / Path(s).expanduser()).resolve()) for s in recipe.corpus.sources]
-    tune = [
-        t if t.data == "docstrings" else t.model_copy(update={"data": str((folder / Path(t.data).expanduser()).resolve())})
-        for t in recipe.tune
-    ]
-    return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
+    """In place, before validation: whatever has not the form of a path is left for the validation to name."""
+    corpus, tune = values.get("corpus"), values.get("tune")
+    if isinstance(corpus, dict) and isinstance(corpus.get("sources"), list):
+        corpus["sources"] = [_absolute(source, folder, PYTHON_SOURCE) for source in corpus["sources"]]
+    for table in tune if isinstance(tune, list) else []:
+        if isinstance(table, dict) and "data" in table:
+            table["data"] = _absolute(table["data"], folder, DOCSTRINGS)
+
+
+def _absolute(path: Any, folder: Path, keyword: str) -> Any:
+    if not isinstance(path, str) or path == keyword:
+        return path
+    return str((folder / Path(path).expanduser()).resolve())
 
 
 def dump_recipe(recipe: Recipe, header: str = "") -> str:

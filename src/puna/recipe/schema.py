@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 S = TypeVar("S", bound="Section")
 PYTHON_SOURCE = "python"  # the default corpus: documentation and source of the running Python
+DOCSTRINGS = "docstrings"  # the default chat data: questions and answers made from its docstrings
 
 
 class Section(BaseModel):
@@ -88,7 +89,7 @@ class Sft(Section):
     """Full supervised fine-tuning on conversations, loss on the assistant's tokens only."""
 
     kind: Literal["sft"] = "sft"
-    data: str = Field("docstrings", description='"docstrings", or a JSON-lines file or folder of conversations')
+    data: str = Field(DOCSTRINGS, description='"docstrings", or a JSON-lines file or folder of conversations')
     minutes: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)

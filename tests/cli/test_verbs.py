@@ -1,0 +1,79 @@
+"""The command line as a user meets it: exit codes, one-line errors, JSON."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+
+
+def puna(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "puna", *arguments], cwd=cwd, capture_output=True, text=True, env=ENVIRONMENT,
+                          timeout=300)  # fmt: skip
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_new_writes_a_recipe_that_loads_and_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    done = puna("new", "mine", "--text", "notes", "--size", "2M", cwd=tmp_path)
+    assert done.returncode == 0 and "mine.toml" in done.stdout
+    assert 'sources = ["notes"]' in (tmp_path / "mine.toml").read_text()
+    assert "exists already" in refused(puna("new", "mine", cwd=tmp_path))
+    assert json.loads(puna("new", "other", "--json", cwd=tmp_path).stdout) == {"recipe": "other.toml"}
+
+
+def test_new_refuses_what_cannot_be(tmp_path: Path) -> None:
+    assert "does not exist" in refused(puna("new", "mine", "--text", "nowhere", cwd=tmp_path))
+    assert "model.size" in refused(puna("new", "mine", "--size", "large", cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_names_three_mistakes_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text('nam = "x"\n[model]\nsize = "big"\n[train]\nminutes = 1\ntokens = 5\n')
+    line = refused(puna("make", "bad.toml", cwd=tmp_path))
+    assert "3 mistakes" in line and "nam" in line and "model.size" in line and "train" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        (["train.tokens=1000"], "at least 10"),
+        (["model.size=900B", "train.tokens=10000000000"], "memory"),
+        (['corpus.sources=["nowhere"]'], "does not exist"),
+        (["tune.0.data=nowhere.jsonl"], "does not exist"),
+        (['corpus.sources=["."]'], "docstrings"),
+        (["train.minutes=-1"], "train.minutes"),
+        (["model.dims=3"], "no such key"),
+    ],
+)
+def test_make_refuses_before_it_starts(tmp_path: Path, changes: list[str], word: str) -> None:
+    arguments = [part for change in changes for part in ("--set", change)]
+    assert word in refused(puna("make", *arguments, cwd=tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
+    assert "cannot read the recipe" in refused(puna("make", "nothing.toml", cwd=tmp_path))
+
+
+def test_an_unknown_bench_lists_those_there_are(tmp_path: Path) -> None:
+    assert "train_speed" in refused(puna("bench", "nothing", cwd=tmp_path))
+
+
+@pytest.mark.parametrize("verb", ["make", "new", "plan", "chat", "bench", "test"])
+def test_every_verb_has_examples(tmp_path: Path, verb: str) -> None:
+    done = puna(verb, "--help", cwd=tmp_path)
+    assert done.returncode == 0 and f"  puna {verb}" in done.stdout.split("Examples:")[1]
+    assert max(map(len, done.stdout.splitlines())) <= 100
