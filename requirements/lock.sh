@@ -49,6 +49,6 @@ done
     cat "$scratch/dev.txt"
 } > requirements/dev.txt
 {
-    echo "# uv: only where pip does not know the CPU build of torch. Written by requirements/lock.sh."
+    echo "# uv, used only where pip does not know the CPU build of torch. Written by requirements/lock.sh."
     cat "$scratch/uv.txt"
 } > requirements/uv.txt
