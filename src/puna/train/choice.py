@@ -1,0 +1,141 @@
+"""What a run decides once and keeps: precision, compiling, micro-batches, threads. Each of them moves the last bits.
+
+Comes in: the plan, the model's config, the device. Goes out: a `Choice`, written to `run.json` before the first step.
+Must never happen: a resumed run that decides again and ends with other bytes.
+"""
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from puna.errors import PunaError
+from puna.files import read_json, write_json
+from puna.model.config import ModelConfig
+from puna.model.device import Device, can_compile
+from puna.progress import QUIET, Progress
+from puna.recipe.scaling import Frozen, Plan
+
+RECORD = "run.json"
+# A CPU gains nothing from more tokens at once (reference measurement: little beyond 4,096), and pays in memory.
+MICRO_TOKENS_CPU = 8192
+# Of a GPU's memory, this share may go to one micro-batch: the rest is fragmentation and the libraries' own.
+GPU_SHARE = 0.8
+# Compiling takes about this long where nothing is cached, and saves about this share of the time (docs/train.md).
+COMPILE_SECONDS, COMPILE_SECONDS_PER_LAYER, COMPILE_GAIN = 20.0, 3.0, 0.15
+# What a step reaches of the matmul peak before compiling: for the guess of a run's length only.
+_USUAL_SHARE = 0.4
+
+
+class Choice(Frozen):
+    """Fixed for the whole run, however often it is resumed."""
+
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    compile_reason: str
+    micro_rows: int
+    threads: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of matrix products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def choose(plan: Plan, config: ModelConfig, device: Device) -> Choice:
+    """Decide for a new run. Raises `PunaError` where `train.compile = "on"` cannot be had."""
+    compiling, reason = _whether_to_compile(plan, config, device)
+    return Choice(
+        precision="bf16" if device.dtype == torch.bfloat16 else "fp32", compile=compiling, compile_reason=reason,
+        micro_rows=micro_rows(plan, config, device), threads=device.threads,
+    )  # fmt: skip
+
+
+def recorded_choice(
+    work: Path, plan: Plan, config: ModelConfig, seed: int, device: Device, progress: Progress = QUIET
+) -> Choice:  # fmt: skip
+    """The choice in `work/run.json`, or a fresh one written there.
+
+    Raises `PunaError` where the folder belongs to another plan, model or seed. Another torch or processor than the one
+    the run began on is noted: the run goes on, its last bits may differ.
+    """
+    path = work / RECORD
+    asked = {"plan": plan.model_dump(mode="json"), "config": config.model_dump(mode="json"), "seed": seed}
+    environment = {
+        "torch": torch.__version__,
+        "device": device.name,
+        "python": platform.python_version(),
+        "os": sys.platform,
+    }
+    if not path.exists():
+        choice = choose(plan, config, device)
+        write_json(path, {**asked, "choice": choice.model_dump(mode="json"), "environment": environment})
+        return choice
+    record = _read_record(path)
+    for key, value in asked.items():
+        if record[key] != value:
+            raise PunaError(f"the run that began here has another {key}", where=str(path), mend="use a new work folder")
+    for key, value in environment.items():
+        if record["environment"].get(key) != value:
+            progress.note(f"this run began with {key} {record['environment'].get(key)} and goes on with {value}: "
+                          "its last bits may differ")  # fmt: skip
+    return Choice(**record["choice"])
+
+
+def micro_rows(plan: Plan, config: ModelConfig, device: Device) -> int:
+    """Rows that go through the model at once: the largest divisor of the batch that fits."""
+    if device.device.type == "cuda":
+        free = torch.cuda.mem_get_info(device.device)[0] * GPU_SHARE - state_bytes(config, plan)
+        limit = int(free // (activation_bytes(config, device.dtype, plan.context) * plan.context))
+    else:
+        limit = MICRO_TOKENS_CPU // plan.context
+    return max(rows for rows in range(1, plan.rows + 1) if plan.rows % rows == 0 and (rows <= limit or rows == 1))
+
+
+def state_bytes(config: ModelConfig, plan: Plan) -> int:
+    """Bytes of fp32 weights and gradients, and of the optimiser: 4 a parameter for Muon, 8 for AdamW."""
+    matrices = config.matrix_parameters if plan.method == "puna" else 0
+    return 16 * config.parameters - 4 * matrices
+
+
+def activation_bytes(config: ModelConfig, dtype: torch.dtype, context: int) -> int:
+    """Bytes kept for the backward pass per token: an estimate from above, counted along `Layer.forward`."""
+    dim, ffn, head = config.hidden_size, config.intermediate_size, config.head_dim
+    q, kv = config.num_attention_heads * head, config.num_key_value_heads * head
+    wide = 8 * dim  # the stream and the norms' inputs stay fp32
+    narrow = dtype.itemsize * (2 * dim + 4 * q + 4 * kv + 4 * ffn)
+    # The explicit attention backward holds a few [t, t] arrays of one layer at a time.
+    scores = 12 * config.num_attention_heads * min(context, 512)
+    return config.num_hidden_layers * (wide + narrow) + scores + 16 * dim
+
+
+def bytes_needed(plan: Plan, config: ModelConfig, dtype: torch.dtype, rows: int) -> int:
+    """Bytes that training takes at its height, with `rows` rows at once: state, activations, loss chunks, a base."""
+    base = 600 << 20  # Python, torch, allocator
+    loss = 3 * (64 << 20) + 8 * config.vocab_size * config.hidden_size
+    return base + loss + state_bytes(config, plan) + rows * plan.context * activation_bytes(config, dtype, plan.context)
+
+
+def _whether_to_compile(plan: Plan, config: ModelConfig, device: Device) -> tuple[bool, str]:
+    if plan.compile == "off":
+        return False, "set by hand"
+    works, reason = can_compile()
+    if plan.compile == "on":
+        if not works:
+            raise PunaError(f"cannot compile here: {reason}", where="train.compile", mend='set it to "auto" or "off"')
+        return True, "set by hand"
+    seconds = plan.tokens * config.flops_per_token(plan.context) / (_USUAL_SHARE * device.matmul_peak())
+    cost = COMPILE_SECONDS + COMPILE_SECONDS_PER_LAYER * config.num_hidden_layers
+    if seconds * COMPILE_GAIN < cost:
+        return False, f"a run of about {seconds:,.0f} s does not repay about {cost:,.0f} s of compiling"
+    return works, reason if not works else f"a run of about {seconds:,.0f} s repays compiling"
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = read_json(path)
+        return {key: record[key] for key in ("plan", "config", "seed", "choice", "environment")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise PunaError("not the record of a training run", where=str(path), mend="remove the work folder") from error

@@ -1,0 +1,165 @@
+"""The step loop: from a plan, a model's config and batches to trained weights, however often it is killed.
+
+Comes in: plan, config, batches, a work folder. Goes out: a `TrainResult`; in the work folder `run.json`,
+`metrics.jsonl` and `checkpoints/`. Must never happen: N steps that differ by one bit from k steps, a kill, and N - k.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from puna.errors import PunaError
+from puna.model.config import ModelConfig
+from puna.model.decoder import Decoder
+from puna.model.device import Device, tune_allocator
+from puna.model.weights import load_model
+from puna.progress import QUIET, Progress
+from puna.recipe.scaling import Plan
+from puna.tokens.loader import Batches
+from puna.train.checkpoint import Checkpoint, load_latest, save
+from puna.train.choice import recorded_choice
+from puna.train.guard import Guard
+from puna.train.metrics import MetricsLog
+from puna.train.schedule import rate_share
+from puna.train.stepper import Stepper, settled
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """`tokens` of the whole run, skipped steps included; `seconds` of this process; `final_loss` in nats a token."""
+
+    model: Decoder
+    steps: int
+    tokens: int
+    seconds: float
+    skipped: int
+    final_loss: float
+    metrics: Path
+
+
+def train(
+    plan: Plan, config: ModelConfig, batches: Batches, work: Path, *, seed: int, device: Device, init: Path | None = None,
+    progress: Progress = QUIET, on_checkpoint: Callable[[Checkpoint], None] | None = None,
+) -> TrainResult:  # fmt: skip
+    """Train `plan.steps` steps; called again with the same work folder, go on from the newest whole checkpoint.
+
+    `init`: a model folder to start from; unset, weights come from `seed`. Raises `PunaError` where the batches do not
+    fit the plan, the folder belongs to another run, a loss is not finite (before the update), or the disk is full.
+    """
+    if (batches.rows, batches.context) != (plan.rows, plan.context):
+        raise PunaError(f"batches of {batches.rows} rows of {batches.context} tokens do not fit a plan of {plan.rows} rows "
+                        f"of {plan.context}", where="train")  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    if device.device.type == "cpu":
+        tune_allocator()
+    choice = recorded_choice(work, plan, config, seed, device, progress)
+    device = Device(device.name, device.device, choice.threads, choice.dtype, device.reason)
+    with settled(device, choice):
+        model = _first_weights(config, seed, init).to(device.device).train()
+        stepper = Stepper(model, plan, choice, device, seed)
+        return _Run(stepper, batches, work, progress, on_checkpoint).go()
+
+
+class _Run:
+    """One process's part of a run: what it resumes from, and the loop."""
+
+    def __init__(
+        self, stepper: Stepper, batches: Batches, work: Path, progress: Progress,
+        on_checkpoint: Callable[[Checkpoint], None] | None,
+    ) -> None:  # fmt: skip
+        self.stepper, self.batches, self.work = stepper, batches, work
+        self.progress, self.on_checkpoint = progress, on_checkpoint
+        self.guard, self.loss, self.trained_seconds = Guard(), float("nan"), 0.0
+        self.rng = (
+            torch.get_rng_state()
+        )  # nothing here draws from it; kept so that a future layer that does resumes too
+        found = load_latest(work / "checkpoints", {**stepper.tensors(), "rng": self.rng}, progress)
+        self.step = found.step if found else 0
+        if found:
+            self._restore(found.state)
+            progress.note(f"going on from step {found.step:,} of {stepper.plan.steps:,}")
+
+    def go(self) -> TrainResult:
+        plan, config = self.stepper.plan, self.stepper.model.config
+        peak = self.stepper.device.matmul_peak() / config.flops_per_token(plan.context)  # tokens/s at the matmul peak
+        began = saved = time.monotonic()
+        self.progress.start("training", plan.steps, "steps")
+        with MetricsLog(self.work / "metrics.jsonl") as log:
+            rate = _Rate()
+            while self.step < plan.steps:
+                start = time.monotonic()
+                row = self._one_step()
+                seconds = time.monotonic() - start
+                self.trained_seconds += seconds
+                rate.add(plan.rows * plan.context / seconds)
+                log.write(
+                    {**row, "tokens_per_second": plan.rows * plan.context / seconds, "seconds": self.trained_seconds}
+                )
+                self.progress.update(self.step, **self._facts(rate.tokens_per_second, peak))
+                if self.step == plan.steps or time.monotonic() - saved >= plan.checkpoint_seconds:
+                    log.sync()
+                    self._save()
+                    saved = time.monotonic()
+        self.progress.finish()
+        tokens = self.step * plan.rows * plan.context
+        return TrainResult(self.stepper.model, self.step, tokens, time.monotonic() - began, self.guard.skipped, self.loss,
+                           self.work / "metrics.jsonl")  # fmt: skip
+
+    def _one_step(self) -> dict[str, Any]:
+        plan, step = self.stepper.plan, self.step
+        batch = self.batches.batch(step)
+        loss, norm = self.stepper.gradients(batch, step)
+        if self.guard.admit(loss, norm, step=step, batch=batch.identity):
+            self.stepper.update(step)
+        else:
+            self.progress.note(f"step {step:,}: a spike (loss {loss:.3f}, gradient norm {norm:.2f}); passed over")
+        self.step, self.loss = step + 1, loss
+        return {"step": step, "loss": loss, "lr": plan.lr_matrix * rate_share(plan, step), "grad_norm": norm,
+                "tokens": self.step * plan.rows * plan.context}  # fmt: skip
+
+    def _save(self) -> None:
+        state = {"guard": self.guard.state(), "loss": self.loss, "trained_seconds": self.trained_seconds,
+                 "cursor": self.step * self.batches.rows, "seed": self.stepper.seed}  # fmt: skip
+        done = save(self.work / "checkpoints", self.step, {**self.stepper.tensors(), "rng": self.rng}, state)
+        if self.on_checkpoint:
+            self.on_checkpoint(done)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.guard.restore(state["guard"])
+        self.loss, self.trained_seconds = float(state["loss"]), float(state["trained_seconds"])
+        torch.set_rng_state(self.rng)
+
+    def _facts(self, tokens_per_second: float, peak: float) -> dict[str, str]:
+        plan = self.stepper.plan
+        left = (plan.steps - self.step) * plan.rows * plan.context / tokens_per_second
+        return {"loss": f"{self.loss:.3f}", "speed": f"{tokens_per_second:,.0f} tok/s",
+                "peak": f"{tokens_per_second / peak:.0%} of matmul peak", "left": f"{left // 60:.0f}:{left % 60:02.0f}"}  # fmt: skip
+
+
+class _Rate:
+    """Tokens/s, smoothed over about ten steps; the first step, which compiles, does not count once there is another."""
+
+    def __init__(self) -> None:
+        self.tokens_per_second, self._steps = 0.0, 0
+
+    def add(self, value: float) -> None:
+        self._steps += 1
+        weight = 1.0 if self._steps <= 2 else 0.1
+        self.tokens_per_second += weight * (value - self.tokens_per_second)
+
+
+def _first_weights(config: ModelConfig, seed: int, init: Path | None) -> Decoder:
+    if init is None:
+        model = Decoder(config)
+        model.init_weights(seed)
+        return model
+    model = load_model(init, dtype=torch.float32)
+    if model.config.shapes != config.shapes:
+        raise PunaError("its weights have other shapes than the model to train", where=str(init))
+    fresh = Decoder(config)
+    fresh.load_state_dict(model.state_dict())
+    return fresh
