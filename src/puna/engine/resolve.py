@@ -1,0 +1,50 @@
+"""From what a user calls a model to the folder that holds it.
+
+In: a folder, the name of a local run, or `hf:org/name`. Out: a folder with a `config.json`.
+Must never happen: a name reaches outside the folder of runs, or the network is asked.
+"""
+
+from pathlib import Path
+
+from puna.errors import PunaError
+
+_CONFIG = "config.json"
+_RELEASE = "release"
+
+
+def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
+    """The model folder that `name` means: a folder, the release inside a run's folder, or runs/<name>/release.
+
+    Raises PunaError that lists the runs there are, where it means none.
+    """
+    if name.startswith("hf:"):
+        raise PunaError(
+            "models on the Hugging Face hub are not yet available here",
+            where=name,
+            mend="download it by other means and give its folder",
+        )
+    given = Path(name).expanduser()
+    run = Path(runs) / name
+    named = name not in ("", ".", "..") and Path(name).name == name
+    for folder in (given, given / _RELEASE, *([run / _RELEASE] if named else [])):
+        if (folder / _CONFIG).is_file():
+            return folder
+    if given.is_file():
+        raise PunaError(
+            "a single file is not yet read as a model here", where=name, mend="give a folder with config.json"
+        )
+    if named and run.is_dir():
+        raise PunaError(
+            f"the run has no release yet ({run / _RELEASE} is missing)", where=name, mend="finish it with: puna make"
+        )
+    if given.is_dir():
+        raise PunaError("the folder holds no model (no config.json, no release/config.json)", where=name)
+    raise PunaError("no such model folder and no such run", where=name, mend=_known(Path(runs)))
+
+
+def _known(runs: Path) -> str:
+    """What could have been meant: the runs that have a release."""
+    found = sorted(path.parent.parent.name for path in runs.glob(f"*/{_RELEASE}/{_CONFIG}"))
+    if not found:
+        return "there is no finished run here yet: puna make builds one"
+    return "runs here: " + ", ".join(found)

@@ -1,0 +1,206 @@
+"""From logits to the next token: how a reply is drawn.
+
+In: logits [rows, vocabulary] and each row's `Sampling`. Out: one token id per row.
+Must never happen: that what stands in one row of a batch, or leaves it, changes what another row draws.
+Every function is pure; each row has a random generator of its own, so its draws depend on its seed alone.
+
+The order of the filters is that of Hugging Face's generate(): repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from puna.errors import PunaError
+
+_NEVER = float("-inf")
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one reply is drawn. Raises PunaError that names every value out of its range."""
+
+    max_tokens: int = 256
+    """The most tokens a reply may have."""
+    temperature: float = 0.7
+    """Divides the logits; 0 takes the likeliest token always."""
+    top_p: float = 0.95
+    """Keep the fewest likeliest tokens whose probabilities sum to at least this (nucleus); 1 keeps all."""
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens at least this share as likely as the likeliest; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Divides (or multiplies, below zero) the logits of tokens that have occurred; 1 leaves them."""
+    seed: int | None = None
+    """Same seed, same reply; None draws a fresh one."""
+    stop: tuple[str, ...] | list[str] = field(default=())
+    """Texts before which a reply ends; they are not part of it."""
+
+    def __post_init__(self) -> None:
+        ranges = [
+            (self.max_tokens >= 1, "max_tokens must be 1 or more", self.max_tokens),
+            (_finite(self.temperature, 0.0), "temperature must be 0 or more", self.temperature),
+            (0.0 < self.top_p <= 1.0, "top_p must be above 0 and at most 1", self.top_p),
+            (self.top_k >= 0, "top_k must be 0 (off) or more", self.top_k),
+            (0.0 <= self.min_p <= 1.0, "min_p must lie between 0 and 1", self.min_p),
+            (_finite(self.repetition_penalty, 1e-3), "repetition_penalty must be above 0", self.repetition_penalty),
+            (self.seed is None or 0 <= self.seed < _SEEDS, "seed must lie between 0 and 2**63 - 1", self.seed),
+            (all(self.stop), "a stop text must not be empty", list(self.stop)),
+        ]
+        wrong = [f"{rule} (got {value})" for holds, rule, value in ranges if not holds]
+        if wrong:
+            raise PunaError(", ".join(wrong), where="sampling")
+
+    @property
+    def greedy(self) -> bool:
+        """True where the likeliest token is taken always and nothing is drawn."""
+        return self.temperature == 0.0
+
+
+def _finite(value: float, least: float) -> bool:
+    return math.isfinite(value) and value >= least
+
+
+Column = float | Float[Tensor, "b 1"]
+"""One value for all rows, or one per row."""
+
+
+def penalise_repeats(
+    logits: Float[Tensor, "b v"], seen: Bool[Tensor, "b v"], penalty: Column
+) -> Float[Tensor, "b v"]:
+    """Make tokens that have occurred less likely: l / penalty where l > 0, l * penalty elsewhere.
+
+    `seen` marks each row's tokens, prompt and reply alike. CTRL, Keskar et al. 2019 (arXiv:1909.05858), section 4.1.
+    """
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def keep_top_k(logits: Float[Tensor, "b v"], k: int | Int[Tensor, "b 1"]) -> Float[Tensor, "b v"]:
+    """Set all but each row's k largest logits to -inf (ties with the k-th stay); k = 0 keeps the row whole."""
+    vocabulary = logits.shape[-1]
+    wanted = torch.as_tensor(k, device=logits.device).expand(logits.shape[0], 1)
+    wanted = torch.where(wanted == 0, vocabulary, wanted.clamp(max=vocabulary))
+    largest = logits.topk(int(wanted.max()), dim=-1).values
+    return logits.masked_fill(logits < largest.gather(-1, wanted - 1), _NEVER)
+
+
+def keep_top_p(logits: Float[Tensor, "b v"], p: Column) -> Float[Tensor, "b v"]:
+    """Keep the smallest set of likeliest tokens with total probability >= p, at least one; p = 1 keeps all.
+
+    Nucleus sampling, Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
+    """
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    p = torch.as_tensor(p, dtype=logits.dtype, device=logits.device).expand(logits.shape[0], 1)
+    drop = (before >= p) & (p < 1.0)
+    drop[:, 0] = False
+    return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), _NEVER)
+
+
+def keep_min_p(logits: Float[Tensor, "b v"], p: Column) -> Float[Tensor, "b v"]:
+    """Drop tokens less likely than p times the likeliest one. Nguyen et al. 2024 (arXiv:2407.01082)."""
+    probabilities = logits.softmax(dim=-1)
+    return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), _NEVER)
+
+
+def draw(logits: Float[Tensor, "b v"], generators: Sequence[torch.Generator]) -> Int[Tensor, " b"]:
+    """One token per row from softmax(logits), each row by its own generator.
+
+    argmax(p_i / e_i) with e_i ~ Exp(1) is a draw from p: the race of exponential clocks (the Gumbel-max trick).
+    """
+    clocks = torch.empty_like(logits)
+    for row, generator in zip(clocks, generators, strict=True):
+        row.exponential_(generator=generator)
+    return (logits.softmax(dim=-1) / clocks).argmax(dim=-1)
+
+
+class Sampler:
+    """The sampling state of a batch: each row's settings, generator and tokens that have occurred.
+
+    `prompts` are the rows' token ids; `banned` ids are never drawn (padding, the chat format's own markers).
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[Sampling],
+        prompts: Sequence[Sequence[int]],
+        vocabulary: int,
+        banned: Sequence[int] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._settings = list(settings)
+        self._device = torch.device(device)
+        self._banned = torch.tensor(list(banned), dtype=torch.long, device=self._device)
+        self._generators = [_generator(one.seed, self._device) for one in settings]
+        self._seen: Bool[Tensor, "b v"] | None = None
+        if any(one.repetition_penalty != 1.0 for one in settings):
+            self._seen = torch.zeros(len(settings), vocabulary, dtype=torch.bool, device=self._device)
+            for row, prompt in zip(self._seen, prompts, strict=True):
+                row[torch.tensor(list(prompt), dtype=torch.long, device=self._device)] = True
+        self._arrange()
+
+    def next(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+        """Each row's next token id. `logits` is not changed."""
+        logits = logits.float()
+        if self._banned.numel():
+            logits = logits.index_fill(-1, self._banned, _NEVER)
+        if self._seen is not None:
+            logits = penalise_repeats(logits, self._seen, self._penalty)
+        chosen = logits.argmax(dim=-1)
+        if self._drawing:
+            chosen = torch.where(self._greedy, chosen, self._drawn(logits))
+        if self._seen is not None:
+            self._seen.scatter_(-1, chosen[:, None], True)
+        return chosen
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows of the batch alone, in this order."""
+        self._settings = [self._settings[row] for row in rows]
+        self._generators = [self._generators[row] for row in rows]
+        if self._seen is not None:
+            self._seen = self._seen[torch.tensor(list(rows), dtype=torch.long, device=self._device)]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Lay the rows' settings out as columns [b, 1], so that one pass serves rows of different settings."""
+        settings = self._settings
+        self._greedy = torch.tensor([one.greedy for one in settings], device=self._device)
+        self._drawing = not all(one.greedy for one in settings)
+        self._penalty = self._column([one.repetition_penalty for one in settings])
+        self._temperature = self._column([1.0 if one.greedy else one.temperature for one in settings])
+        self._top_k = torch.tensor([[one.top_k] for one in settings], dtype=torch.long, device=self._device)
+        self._top_p = self._column([one.top_p for one in settings])
+        self._min_p = self._column([one.min_p for one in settings])
+        self._filters = (
+            any(one.top_k for one in settings),
+            any(one.top_p < 1.0 for one in settings),
+            any(one.min_p > 0.0 for one in settings),
+        )
+
+    def _column(self, values: list[float]) -> Float[Tensor, "b 1"]:
+        return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
+
+    def _drawn(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+        by_k, by_p, by_min = self._filters
+        logits = logits / self._temperature
+        if by_k:
+            logits = keep_top_k(logits, self._top_k)
+        if by_p:
+            logits = keep_top_p(logits, self._top_p)
+        if by_min:
+            logits = keep_min_p(logits, self._min_p)
+        return draw(logits, self._generators)
+
+
+def _generator(seed: int | None, device: torch.device) -> torch.Generator:
+    generator = torch.Generator(device=device)
+    generator.manual_seed(secrets.randbelow(_SEEDS) if seed is None else seed)
+    return generator

@@ -1,0 +1,278 @@
+"""`puna chat`: one shot through pipes, the conversation through a real terminal (pty), Ctrl-C included."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from puna.cli.chat import Screen, run_chat
+from puna.errors import PunaError
+from puna.model.config import ModelConfig
+from puna.model.decoder import Decoder
+from puna.model.weights import save_model
+from puna.tokens import Tokenizer, train_tokenizer
+
+TEXTS = ["the llama walks over the high grass of the puna, and the wind sings. ", "羊驼走过高原的草地，你好，世界。"] * 20
+SOURCE = str(Path(__file__).parents[2] / "src")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "TERM": "xterm", "PYTHONUTF8": "1"}
+START = "import sys; from puna.cli.chat import run_chat; run_chat({arguments})"
+
+
+def tiny_model(folder: Path, *, template: bool) -> Path:
+    """A random model with room for replies that are long enough to be stopped."""
+    train_tokenizer(iter(TEXTS), 320, folder)
+    if not template:
+        (folder / "chat_template.jinja").unlink()
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokens = Tokenizer.load(folder)
+    config = ModelConfig(
+        vocab_size=tokens.vocab_size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=20_000,
+        tie_word_embeddings=True,
+        eos_token_id=tokens.eos_id,
+    )
+    model = Decoder(config)
+    model.init_weights(seed=1)
+    save_model(model, config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: `talker` has a chat format, `writer` has none."""
+    runs = tmp_path_factory.mktemp("runs")
+    tiny_model(runs / "talker" / "release", template=True)
+    tiny_model(runs / "writer" / "release", template=False)
+    return runs
+
+
+class Terminal:
+    """A conversation in a child process behind a pseudo-terminal, where Ctrl-C is a key as any other."""
+
+    def __init__(self, arguments: str, folder: Path) -> None:
+        pid, self._fd = pty.fork()
+        if pid == 0:  # the child: its standard streams are the terminal
+            os.chdir(folder)
+            os.execve(sys.executable, [sys.executable, "-c", START.format(arguments=arguments)], ENVIRONMENT)
+        self._pid, self.seen, self._read_to = pid, "", 0
+
+    def type(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
+    def wait_for(self, pattern: str, seconds: float = 60.0) -> str:
+        """Read until `pattern` stands in what came after the last match; returns what stood before it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            fresh = self.seen[self._read_to :]
+            if found := re.search(pattern, fresh):
+                self._read_to += found.end()
+                return fresh[: found.start()]
+            assert time.monotonic() < deadline, f"{pattern!r} did not come; came: {fresh[-500:]!r}"
+            if not select.select([self._fd], [], [], 0.2)[0]:
+                continue
+            try:
+                self.seen += os.read(self._fd, 65536).decode(errors="replace")
+            except OSError:  # Linux says so when the child has closed its end
+                raise AssertionError(f"the program ended; {pattern!r} did not come; came: {fresh[-500:]!r}") from None
+
+    def ended(self, seconds: float = 30.0) -> int:
+        """The exit status; fails where the program goes on."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._pid = 0
+                return os.waitstatus_to_exitcode(status)
+            if select.select([self._fd], [], [], 0.05)[0]:
+                try:
+                    self.seen += os.read(self._fd, 65536).decode(errors="replace")
+                except OSError:
+                    continue
+        raise AssertionError("the program did not end")
+
+    def close(self) -> None:
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        os.close(self._fd)
+
+
+@pytest.fixture
+def terminal(runs: Path, request: pytest.FixtureRequest):
+    def start(arguments: str) -> Terminal:
+        opened = Terminal(arguments, runs.parent)
+        request.addfinalizer(opened.close)
+        return opened
+
+    return start
+
+
+def test_a_conversation_with_every_command(terminal, runs: Path):
+    chat = terminal(f"'talker', temperature=0.0, max_tokens=4, runs={str(runs)!r}")
+    chat.wait_for(r"talker: .* M parameters, context 20000 tokens")
+    chat.wait_for("> ")
+    chat.type("你好\n")
+    chat.wait_for(r"\[cut after 4 tokens; --max-tokens sets this\]")
+    chat.wait_for("> ")
+    chat.type("/help\n")
+    chat.wait_for("/save FILE")
+    chat.type("/system be kind\n")
+    chat.wait_for("system text set")
+    chat.type("second\n")
+    chat.wait_for(r"\[cut after 4")
+    chat.type("/save talk.jsonl\n")
+    chat.wait_for(r"\[saved to talk.jsonl\]")
+    saved = json.loads((runs.parent / "talk.jsonl").read_text(encoding="utf-8"))["messages"]
+    assert [turn["role"] for turn in saved] == ["system", "user", "assistant"]
+    assert [turn["content"] for turn in saved[:2]] == ["be kind", "second"]
+    chat.type("/reset\n")
+    chat.wait_for("starts anew")
+    chat.type("/nonsense\n")
+    chat.wait_for("/nonsense is not known")
+    chat.type("/save absent/talk.json\n")
+    chat.wait_for("cannot write the conversation")
+    chat.type("long " * 800 + "\n")
+    chat.wait_for(r"\[cut after 4")
+    chat.type("/quit\n")
+    assert chat.ended() == 0
+    assert "Traceback" not in chat.seen
+
+
+def test_ctrl_c_stops_a_reply_and_not_the_program(terminal, runs: Path):
+    chat = terminal(f"'talker', temperature=0.0, max_tokens=100000, runs={str(runs)!r}")
+    chat.wait_for("> ")
+    chat.type("the llama\n")
+    chat.wait_for("the llama\r\n")
+    chat.wait_for(r"[^\x1b\r\n]{3}")
+    chat.type("\x03")
+    chat.wait_for(r"\[stopped\]")
+    chat.wait_for("> ")
+    chat.type("/save stopped.jsonl\n")
+    chat.wait_for("saved to")
+    saved = json.loads((runs.parent / "stopped.jsonl").read_text(encoding="utf-8"))["messages"]
+    assert [turn["role"] for turn in saved] == ["user", "assistant"] and saved[1]["content"]
+    chat.wait_for("> ")
+    chat.type("\x03")
+    chat.wait_for("Ctrl-C again, or /quit, to leave")
+    chat.type("\x03")
+    assert chat.ended() == 0
+    assert "Traceback" not in chat.seen
+
+
+def test_one_ctrl_c_does_not_leave_and_a_typed_line_is_dropped(terminal, runs: Path):
+    chat = terminal(f"'talker', temperature=0.0, max_tokens=2, runs={str(runs)!r}")
+    chat.wait_for("> ")
+    chat.type("\x03")
+    chat.wait_for("to leave")
+    chat.wait_for("> ")
+    chat.type("half a line")
+    chat.wait_for("half a line")
+    chat.type("\x03")
+    chat.wait_for("> ")
+    chat.type("\x03")
+    chat.wait_for("to leave")
+    chat.wait_for("> ")
+    chat.type("hello\n")
+    chat.wait_for(r"\[cut after 2")
+    chat.wait_for("> ")
+    chat.type("\x04")
+    assert chat.ended() == 0
+
+
+def test_a_model_without_chat_format_goes_on_with_text(terminal, runs: Path):
+    chat = terminal(f"'writer', temperature=0.0, max_tokens=2, runs={str(runs)!r}")
+    chat.wait_for("It was not taught to converse")
+    chat.wait_for("> ")
+    chat.type("the wind\n")
+    chat.wait_for(r"\[cut after 2")
+    chat.type("/system be kind\n")
+    chat.wait_for("keeps no conversation")
+    chat.type("/quit\n")
+    assert chat.ended() == 0
+
+
+def run(arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", START.format(arguments=arguments)]
+    return subprocess.run(
+        command, input=typed, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, encoding="utf-8"
+    )
+
+
+def test_typed_through_a_pipe_there_are_replies_and_no_decoration(runs: Path):
+    done = run(f"'talker', temperature=0.0, max_tokens=2, runs={str(runs)!r}", typed="你好\nhello\n")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "\x1b" not in done.stdout and "> " not in done.stdout
+    assert done.stdout.count("[cut after 2 tokens") == 2
+
+
+def test_one_shot_prints_the_reply_alone(runs: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("talker", "writer"):
+        run_chat(name, "the llama 你好", temperature=0.0, max_tokens=40, runs=runs)
+        plain = capsys.readouterr()
+        run_chat(name, "the llama 你好", temperature=0.0, max_tokens=40, runs=runs, json=True)
+        told = json.loads(capsys.readouterr().out)
+        assert plain.out == told["reply"] + "\n" and plain.err == ""
+        assert told["chat"] is (name == "talker")
+        assert told["finish_reason"] == "length" and told["reply_tokens"] == 40
+        assert told["sampling"]["temperature"] == 0.0
+
+
+def test_a_seed_gives_the_same_reply_again(runs: Path, capsys: pytest.CaptureFixture[str]):
+    said = []
+    for seed in (1, 1, 2):
+        run_chat("talker", "你好", temperature=1.0, top_p=1.0, max_tokens=30, seed=seed, runs=runs)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "nobody", "prompt": "a"}, "runs here: talker, writer"),
+        ({"model": "hf:org/name", "prompt": "a"}, "not yet available"),
+        ({"model": "talker", "prompt": " "}, "prompt is empty"),
+        ({"model": "talker", "json": True}, "--json needs"),
+        ({"model": "talker", "prompt": "a", "top_p": 0.0, "top_k": -1}, "top_p.*top_k"),
+        ({"model": "writer", "prompt": "a", "system": "kind"}, "no chat format"),
+        ({"model": "talker", "prompt": "羊驼 x " * 9000}, "room for"),
+        ({"model": "writer", "prompt": "羊驼 x " * 9000}, "context"),
+    ],
+)
+def test_mistakes_are_one_line(runs: Path, arguments: dict, message: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(PunaError, match=message) as caught:
+        run_chat(**arguments, runs=runs)
+    assert "\n" not in caught.value.line()
+    assert capsys.readouterr().out == ""
+
+
+def test_control_characters_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]):
+    class FakeTerminal:
+        text = ""
+
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+        def flush(self) -> None: ...
+
+    out = FakeTerminal()
+    Screen(out, sys.stderr).reply("a\x1b[2J\x07\x9b你好\t\n")
+    assert out.text == "a␛[2J␇\ufffd你好\t\n"

@@ -1,0 +1,73 @@
+"""A conversation fits the context, says what it let go, and is saved in a form that tuning reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from puna.engine import Conversation, Engine
+from puna.errors import PunaError
+
+
+def test_short_talk_is_kept_whole(engine: Engine):
+    talk = Conversation(engine.tokenizer, 96, system="be kind")
+    talk.say("user", "你好")
+    ids, dropped = talk.prompt(reserve=10)
+    assert dropped == 0
+    text = engine.tokenizer.decode(ids, skip_special=False)
+    assert text == (
+        "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_oldest_turns_are_let_go_in_whole_exchanges(engine: Engine):
+    talk = Conversation(engine.tokenizer, 96, system="kind")
+    for n in range(6):
+        talk.say("user", f"question {n}")
+        talk.say("assistant", f"answer {n}")
+    talk.say("user", "last")
+    ids, dropped = talk.prompt(reserve=20)
+    assert len(ids) <= 76 and dropped >= 2 and dropped % 2 == 0
+    assert talk.messages[0] == {"role": "system", "content": "kind"}
+    assert talk.messages[1] == {"role": "user", "content": f"question {dropped // 2}"}
+    assert talk.messages[-1]["content"] == "last"
+    assert talk.prompt(reserve=20) == (ids, 0)
+
+
+def test_a_large_reserve_leaves_half_of_the_context(engine: Engine):
+    talk = Conversation(engine.tokenizer, 96)
+    talk.say("user", "the llama walks")
+    assert talk.prompt(reserve=10_000)[1] == 0
+
+
+def test_one_message_too_long_is_refused_and_nothing_is_lost(engine: Engine):
+    talk = Conversation(engine.tokenizer, 96)
+    talk.say("user", "hello")
+    talk.say("assistant", "yes")
+    talk.say("user", "羊驼 xyz " * 60)
+    with pytest.raises(PunaError, match="room for 86"):
+        talk.prompt(reserve=10)
+    talk.unsay()
+    assert [turn["content"] for turn in talk.turns] == ["hello", "yes"]
+
+
+def test_markers_typed_by_a_user_stay_text(engine: Engine):
+    talk = Conversation(engine.tokenizer, 96)
+    talk.say("user", "<|im_end|>")
+    ids, _ = talk.prompt(reserve=1)
+    assert ids.count(engine.tokenizer.im_end_id) == 1
+
+
+def test_reset_and_save(engine: Engine, tmp_path: Path):
+    talk = Conversation(engine.tokenizer, 96, system="kind")
+    talk.say("user", "你好")
+    talk.say("assistant", "hi")
+    talk.save(tmp_path / "talk.jsonl")
+    lines = (tmp_path / "talk.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["messages"] for line in lines] == [talk.messages]
+    talk.reset()
+    assert talk.messages == [{"role": "system", "content": "kind"}]
+    with pytest.raises(PunaError, match="cannot write"):
+        talk.save(tmp_path / "absent" / "talk.json")
+    with pytest.raises(ValueError, match="role"):
+        talk.say("system", "no")

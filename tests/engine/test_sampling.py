@@ -1,0 +1,130 @@
+"""Each filter against its definition and against transformers; rows of a batch never touch each other."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puna.engine.sampling import (
+    Sampler,
+    Sampling,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise_repeats,
+)
+from puna.errors import PunaError
+
+VOCABULARY = 50
+
+
+def some_logits(rows: int = 4, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def kept(logits: torch.Tensor) -> torch.Tensor:
+    return logits > float("-inf")
+
+
+def test_filters_equal_those_of_transformers():
+    process = pytest.importorskip("transformers.generation.logits_process")
+    logits = some_logits()
+    assert torch.equal(keep_top_k(logits, 7), process.TopKLogitsWarper(7)(None, logits))
+    assert torch.equal(keep_top_p(logits, 0.8), process.TopPLogitsWarper(0.8)(None, logits))
+    assert torch.equal(keep_min_p(logits, 0.1), process.MinPLogitsWarper(0.1)(None, logits))
+    ids = torch.tensor([[1, 2, 3, 3]] * 4)
+    seen = torch.zeros(4, VOCABULARY, dtype=torch.bool).scatter(-1, ids, True)
+    expected = process.RepetitionPenaltyLogitsProcessor(1.3)(ids, logits.clone())
+    assert torch.equal(penalise_repeats(logits, seen, 1.3), expected)
+
+
+def test_off_settings_keep_everything_and_extremes_keep_the_likeliest():
+    logits = some_logits()
+    assert torch.equal(keep_top_k(logits, 0), logits)
+    assert torch.equal(keep_top_k(logits, 10 * VOCABULARY), logits)
+    assert torch.equal(keep_top_p(logits, 1.0), logits)
+    assert torch.equal(keep_min_p(logits, 0.0), logits)
+    for least in (keep_top_k(logits, 1), keep_top_p(logits, 1e-9), keep_min_p(logits, 1.0)):
+        assert kept(least).sum(-1).tolist() == [1] * 4
+        assert torch.equal(least.argmax(-1), logits.argmax(-1))
+
+
+def test_a_filter_with_a_value_per_row_equals_each_row_alone():
+    logits = some_logits(3)
+    ks, ps = torch.tensor([[3], [0], [9]]), torch.tensor([[0.5], [1.0], [0.9]])
+    for row in range(3):
+        alone = logits[row : row + 1]
+        assert torch.equal(keep_top_k(logits, ks)[row], keep_top_k(alone, int(ks[row]))[0])
+        assert torch.equal(keep_top_p(logits, ps)[row], keep_top_p(alone, float(ps[row]))[0])
+        assert torch.equal(keep_min_p(logits, ps)[row], keep_min_p(alone, float(ps[row]))[0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), p=st.floats(0.01, 0.999))
+def test_top_p_keeps_the_fewest_tokens_that_reach_p(seed: int, p: float):
+    logits = some_logits(1, seed).double()
+    probabilities = logits.softmax(-1)[0]
+    chosen = probabilities[kept(keep_top_p(logits, p))[0]]
+    assert chosen.sum() >= p - 1e-9
+    assert chosen.sum() - chosen.min() < p + 1e-9
+
+
+def test_draws_follow_the_probabilities():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.zeros(4)
+    for _ in range(4000):
+        counts[draw(logits, [generator])] += 1
+    assert torch.allclose(counts / 4000, logits.exp()[0], atol=0.03)
+
+
+def test_a_row_draws_the_same_alone_and_in_any_batch():
+    rows = [
+        Sampling(seed=1, temperature=0.8, top_p=0.9),
+        Sampling(seed=2, temperature=1.5, top_k=5, repetition_penalty=1.2),
+        Sampling(seed=3, temperature=0.0),
+        Sampling(seed=4, temperature=1.0, top_p=1.0, min_p=0.05),
+    ]
+    prompts = [[1, 2], [3], [4, 5, 6], [7]]
+    steps = [some_logits(4, seed) for seed in range(6)]
+    together = Sampler(rows, prompts, VOCABULARY)
+    drawn = [together.next(step).tolist() for step in steps[:3]]
+    together.keep([3, 1])
+    later = [together.next(step[[3, 1]]).tolist() for step in steps[3:]]
+    for row in range(4):
+        alone = Sampler([rows[row]], [prompts[row]], VOCABULARY)
+        assert [alone.next(step[row : row + 1]).item() for step in steps[:3]] == [ids[row] for ids in drawn]
+        if row in (3, 1):
+            at = [3, 1].index(row)
+            assert [alone.next(step[row : row + 1]).item() for step in steps[3:]] == [ids[at] for ids in later]
+
+
+def test_same_seed_same_draws_and_no_global_state():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one = [Sampler([Sampling(seed=9)], [[1]], VOCABULARY).next(some_logits(1, s)).item() for s in range(20)]
+    two = [Sampler([Sampling(seed=9)], [[1]], VOCABULARY).next(some_logits(1, s)).item() for s in range(20)]
+    assert one == two
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_banned_ids_are_never_drawn():
+    logits = some_logits(1)
+    banned = logits.argsort(descending=True)[0, : VOCABULARY - 1].tolist()
+    for temperature in (0.0, 5.0):
+        sampler = Sampler([Sampling(seed=0, temperature=temperature)], [[1]], VOCABULARY, banned)
+        assert sampler.next(logits).item() == logits.argmin().item()
+
+
+def test_the_penalty_counts_prompt_and_reply():
+    logits = torch.tensor([[2.0, 1.9, 1.8, -1.0]])
+    sampler = Sampler([Sampling(temperature=0.0, repetition_penalty=1.5)], [[0]], 4)
+    assert [sampler.next(logits).item() for _ in range(3)] == [1, 2, 0]
+
+
+def test_every_value_out_of_range_is_named():
+    with pytest.raises(PunaError) as caught:
+        Sampling(max_tokens=0, temperature=float("nan"), top_p=0.0, top_k=-1, min_p=2, repetition_penalty=0, stop=[""])
+    for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop text"):
+        assert name in caught.value.line()
