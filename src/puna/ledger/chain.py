@@ -140,8 +140,8 @@ def verify(path: Path) -> Verified:
 
 def _scan(stream: BinaryIO, path: Path) -> Verified:
     count, head, end = 0, GENESIS, 0
-    for end, entry in _whole_entries(stream, path):
-        count, head = count + 1, entry["hash"]
+    for offset, entry in _whole_entries(stream, path):
+        count, head, end = count + 1, entry["hash"], offset
     return Verified(count, head, os.fstat(stream.fileno()).st_size - end)
 
 
