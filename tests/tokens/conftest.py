@@ -8,7 +8,7 @@ import pytest
 from puna.tokens import Tokenizer, train_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are imported as files, not as a package
-from tests_tokens_texts import small_texts  # noqa: E402
+from tests_tokens_texts import small_texts
 
 
 @pytest.fixture(scope="session")

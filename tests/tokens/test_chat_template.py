@@ -31,7 +31,9 @@ CONVERSATIONS = st.lists(
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", None])
-def released(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Tokenizer]:
+def released(
+    request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Tokenizer]:
     """A chat model's folder as transformers and as we see it, with and without a model's config beside it."""
     transformers = pytest.importorskip("transformers")
     out = tmp_path_factory.mktemp(f"release-{request.param}")
@@ -93,7 +95,9 @@ def test_a_user_cannot_close_the_turn(released: tuple[Any, Tokenizer]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(messages=CONVERSATIONS, reply=CONTENT)
-def test_the_prompt_of_generation_is_a_prefix_of_what_is_trained(tokenizer: Tokenizer, messages: Messages, reply: str) -> None:
+def test_the_prompt_of_generation_is_a_prefix_of_what_is_trained(
+    tokenizer: Tokenizer, messages: Messages, reply: str
+) -> None:
     prompt = render(tokenizer, messages, add_generation_prompt=True)
     whole = render(tokenizer, [*messages, {"role": "assistant", "content": reply}])
     assert whole.ids[: len(prompt.ids)] == prompt.ids
@@ -114,7 +118,9 @@ def test_loss_is_the_assistants_words_and_ends(tokenizer: Tokenizer, messages: M
 
 
 def test_a_batch_is_its_conversations_one_by_one(tokenizer: Tokenizer) -> None:
-    conversations = [[{"role": "user", "content": "你好"}, {"role": "assistant", "content": text}] for text in PLAIN[:9]]
+    conversations = [
+        [{"role": "user", "content": "你好"}, {"role": "assistant", "content": text}] for text in PLAIN[:9]
+    ]
     assert render_batch(tokenizer, conversations) == [render(tokenizer, messages) for messages in conversations]
 
 
@@ -139,14 +145,18 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
     Backend(models.BPE(vocab={"a": 0}, merges=[])).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(PunaError, match="not a tokenizer of ours"):
         write_tokenizer(tmp_path, tmp_path / "out", chat=True)
-    with pytest.raises(PunaError, match="has no <.im_start.> and"):
+    with pytest.raises(PunaError, match=r"has no <.im_start.> and"):
         render(Tokenizer.load(tmp_path), [{"role": "user", "content": "a"}])
 
 
 def test_golden_template() -> None:
     """The exact text of a released template: a change here changes what models see."""
     jinja2 = pytest.importorskip("jinja2")
-    messages = [{"role": "system", "content": " s "}, {"role": "user", "content": "\nu\n"}, {"role": "assistant", "content": "\n a \n"}]
+    messages = [
+        {"role": "system", "content": " s "},
+        {"role": "user", "content": "\nu\n"},
+        {"role": "assistant", "content": "\n a \n"},
+    ]
     text = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE).render(
         messages=messages, add_generation_prompt=True)  # fmt: skip
     assert text == (

@@ -73,7 +73,7 @@ def render_batch(
             turn = next(encoded)
             learned = message["role"] == "assistant"
             if learned and turn[: len(header)] != header:
-                raise PunaError("this tokenizer joins the assistant's header with the reply, so no loss can be cut there")
+                raise PunaError("this tokenizer melts the assistant's header into the reply; the loss has no edge")
             free = len(header) if learned else len(turn)
             ids += [opening, *turn, closing, *newline]
             loss += [False] * (1 + free) + [True] * (len(turn) - free) + [learned] + [False] * len(newline)

@@ -23,7 +23,8 @@ HARD_STRINGS: tuple[str, ...] = (
     "<0x0A>", "▁▁", "Ġthe Ċ", "{{ messages }}{% raw %}",
 )  # fmt: skip
 
-REFUSED_STRINGS: tuple[str, ...] = ("\ud800", "a\udfffb", "\udce4\udcbd\udca0")  # what surrogateescape makes of bad UTF-8
+# Half characters; the last one is what surrogateescape makes of bad UTF-8.
+REFUSED_STRINGS: tuple[str, ...] = ("\ud800", "a\udfffb", "\udce4\udcbd\udca0")
 
 
 def roundtrip_failures(tokenizer: Tokenizer, strings: Iterable[str] = HARD_STRINGS) -> list[dict[str, Any]]:
@@ -46,5 +47,7 @@ def roundtrip_failures(tokenizer: Tokenizer, strings: Iterable[str] = HARD_STRIN
             ids = tokenizer.encode(text)
         except PunaError:
             continue
-        failures.append({"text": ascii(text), "decoded": tokenizer.decode(ids), "reason": "half a character was encoded"})
+        failures.append(
+            {"text": ascii(text), "decoded": tokenizer.decode(ids), "reason": "half a character was encoded"}
+        )
     return failures

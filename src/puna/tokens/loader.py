@@ -58,7 +58,7 @@ class Batches:
         self._tokens = self._map("tokens.bin", dtype)
         self._starts = self._map("starts.bin", "u1")
         self._loss = self._map("loss.bin", "u1") if pack["has_loss"] else None
-        self._order = lru_cache(maxsize=2)(self._permutation)  # a step needs this epoch and at most a few rows of the next
+        self._order = lru_cache(maxsize=2)(self._permutation)  # a step needs one epoch, and two where it lies across
 
     @property
     def steps_per_epoch(self) -> int:
@@ -73,7 +73,9 @@ class Batches:
         if step < 0 or not 0 <= rank < world:
             raise ValueError(f"step {step}, rank {rank} of {world} is out of bounds")
         if self.rows % world:
-            raise PunaError(f"{self.rows} rows a batch do not divide among {world} processes", where="train.batch_tokens")
+            raise PunaError(
+                f"{self.rows} rows a batch do not divide among {world} processes", where="train.batch_tokens"
+            )
         share = self.rows // world
         cursor = step * self.rows + rank * share
         rows = self.row_numbers(cursor, share)
@@ -99,7 +101,9 @@ class Batches:
         tokens: Int64[ndarray, "b t1"] = self._tokens[rows].astype(np.int64)
         starts = self._starts[rows]
         if int(tokens.max()) >= self.vocab_size or int(starts.max()) > PADDING or (starts[:, 0] == 0).any():
-            raise PunaError(f"damaged rows ({identity})", where=str(self.folder), mend="remove the folder and build again")
+            raise PunaError(
+                f"damaged rows ({identity})", where=str(self.folder), mend="remove the folder and build again"
+            )
         has_target = starts[:, 1:] == 0
         if self._loss is not None:
             has_target &= self._loss[rows][:, 1:] == 1
@@ -118,7 +122,9 @@ class Batches:
         size = path.stat().st_size if path.is_file() else None
         if size != expected:
             found = "is missing" if size is None else f"has {size:,} bytes"
-            raise PunaError(f"{found}; pack.json says {expected:,} bytes", where=str(path), mend="remove the folder and build again")
+            raise PunaError(
+                f"{found}; pack.json says {expected:,} bytes", where=str(path), mend="remove the folder and build again"
+            )
         return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
 
@@ -127,7 +133,7 @@ def _read_pack(path: Path) -> dict[str, Any]:
         pack = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PunaError("no such file", where=str(path), mend="not a folder of packed rows") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PunaError(f"not JSON ({error})", where=str(path)) from None
     counts = ("rows", "context", "vocab_size", "targets")
     good = (
