@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 
-def metrics(steps: int, batch: int, start: float, end: float, peak: float, spike: int | None = None) -> list[dict[str, Any]]:
+def metrics(
+    steps: int, batch: int, start: float, end: float, peak: float, spike: int | None = None
+) -> list[dict[str, Any]]:
     """A falling loss with noise, a warm-up, a plateau and a decay of the rate; one skipped spike."""
     noise = np.random.Generator(np.random.PCG64(7)).normal(0, 0.06, steps)
     rows = []
     for step in range(steps):
         share = (step + 1) / steps
-        loss = end + (start - end) * (1 + 60 * share) ** -0.75 - 0.35 * max(0.0, share - 0.5) + noise[step] * (0.5 + loss_noise(share))
+        loss = (
+            end
+            + (start - end) * (1 + 60 * share) ** -0.75
+            - 0.35 * max(0.0, share - 0.5)
+            + noise[step] * (0.5 + loss_noise(share))
+        )
         rate = peak * min(1.0, (step + 1) / 40, 2 * (1 - share))
         row = {"step": step, "loss": float(loss), "lr": float(rate), "grad_norm": 0.4 + float(abs(noise[step])),
                "tokens": (step + 1) * batch, "tokens_per_second": 17_800.0 + 900 * math.sin(step / 40)}  # fmt: skip
@@ -28,7 +35,9 @@ def loss_noise(share: float) -> float:
     return 1.0 - 0.6 * share
 
 
-def score(task: str, metric: str, value: float, low: float | None = None, high: float | None = None, **more: Any) -> dict[str, Any]:
+def score(
+    task: str, metric: str, value: float, low: float | None = None, high: float | None = None, **more: Any
+) -> dict[str, Any]:
     """One score in the judge's form."""
     interval = None if low is None else [low, high]
     row = {"task": task, "metric": metric, "value": value, "n": 61, "interval": interval, "chance": None, "p_value": None,
@@ -49,7 +58,7 @@ def corpus_part() -> dict[str, Any]:
         ],
         "steps": [
             _step("read", 10_902, 10_902, 16_716_457, 16_716_457),
-            _step("repair_unicode", 10_902, 10_902, 16_716_457, 16_701_220),
+            _step("repair_unicode", 10_902, 10_902, 16_716_457, 16_701_220) | {"changed": {"line ends": 41}},
             _step("exact_duplicates", 10_902, 10_377, 16_701_220, 15_010_404, {"document seen before": 525, "paragraph seen before": 3_107},
                   [{"reason": "document seen before", "source": "pip._vendor.six", "text": 'def u(s):\n    """Text literal"""\n    return s'},
                    {"reason": "paragraph seen before", "source": "笔记/高原", "text": "普纳是安第斯山脉的高原草地，海拔三千五百米以上，骆马生活在那里。"}]),

@@ -23,7 +23,11 @@ def test_front_matter(report: dict[str, Any]) -> None:
     assert found["license"] == "apache-2.0"
     assert found["pipeline_tag"] == "text-generation"
     assert found["language"] == ["en"]
-    assert found["model-index"][0]["results"][0]["metrics"][0] == {"type": "bits_per_byte", "value": 1.214, "name": "bits per byte"}
+    assert found["model-index"][0]["results"][0]["metrics"][0] == {
+        "type": "bits_per_byte",
+        "value": 1.214,
+        "name": "bits per byte",
+    }
 
 
 def test_hub_reads_it(report: dict[str, Any]) -> None:
@@ -36,7 +40,14 @@ def test_hub_reads_it(report: dict[str, Any]) -> None:
 
 def test_says_what_a_reader_needs(report: dict[str, Any]) -> None:
     card = render_card(report)
-    for part in ("apply_chat_template", "puna chat python", "1.171 to 1.259", "near duplicates of heldout", "## Limits", "seed = 5318008135012"):
+    for part in (
+        "apply_chat_template",
+        "puna chat python",
+        "1.171 to 1.259",
+        "near duplicates of heldout",
+        "## Limits",
+        "seed = 5318008135012",
+    ):
         assert part in card
     assert "\n\n\n" not in card
     assert card.endswith("\n")
@@ -56,8 +67,7 @@ def test_hostile_names_stay_text(report: dict[str, Any]) -> None:
     card = render_card(report)
     found = front(card)
     assert found["license"] == "other"
-    assert set(found) <= {
-        "license", "license_name", "language", "library_name", "pipeline_tag", "tags", "model-index"}
+    assert set(found) <= {"license", "license_name", "language", "library_name", "pipeline_tag", "tags", "model-index"}
     body = card.split("\n---\n", 1)[1]
     assert body.count("<script>") == 1  # inside the recipe's fence only
     assert "````toml\n" + HOSTILE in body

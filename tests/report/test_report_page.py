@@ -61,7 +61,7 @@ def read(html: str) -> Reader:
     anchors = [value for tag, key, value in reader.attributes if tag == "a" and key == "href"]
     for anchor in anchors:
         assert anchor.startswith("#")
-        assert (anchor[1:] in reader.ids or anchor == "#verdict")
+        assert anchor[1:] in reader.ids or anchor == "#verdict"
     return reader
 
 
@@ -85,7 +85,15 @@ def test_writes_one_whole_page(report: dict[str, Any], tmp_path: Path) -> None:
     reader = read((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     text = " ".join(reader.text)
-    for expected in ("5,065,472", "1.214", "43.7", "exact duplicates", "puna chat python", "nats per token", "largest difference"):
+    for expected in (
+        "5,065,472",
+        "1.214",
+        "43.7",
+        "exact duplicates",
+        "puna chat python",
+        "nats per token",
+        "largest difference",
+    ):
         assert expected in text
     assert {"main", "nav", "table", "caption", "svg", "details", "title"} <= reader.tags
 
@@ -94,7 +102,9 @@ def test_nothing_is_fetched_or_run(report: dict[str, Any]) -> None:
     html = page(report)
     reader = read(html)
     assert not reader.tags & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
-    assert not [key for _, key, _ in reader.attributes if key in ("src", "srcset", "style", "action") or key.startswith("on")]
+    assert not [
+        key for _, key, _ in reader.attributes if key in ("src", "srcset", "style", "action") or key.startswith("on")
+    ]
     assert "url(" not in html
     assert "@import" not in html
     assert "http:" not in html
@@ -106,7 +116,11 @@ def test_policy_allows_exactly_our_style(report: dict[str, Any]) -> None:
     style = re.findall(r"<style>(.*?)</style>", html, flags=re.S)
     assert len(style) == 1
     digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
-    policy = next(value for tag, key, value in read(html).attributes if tag == "meta" and key == "content" and "default-src" in value)
+    policy = next(
+        value
+        for tag, key, value in read(html).attributes
+        if tag == "meta" and key == "content" and "default-src" in value
+    )
     assert policy.startswith("default-src 'none'")
     assert f"'sha256-{digest}'" in policy
     assert "unsafe" not in policy

@@ -13,7 +13,9 @@ from puna.report.data import Model, Results, Training
 
 
 def training(losses: list[float | None], **more: Any) -> Training:
-    return Training.model_validate({"metrics": [{"step": i, "loss": loss, "tokens": 10 * (i + 1), **more} for i, loss in enumerate(losses)]})
+    return Training.model_validate(
+        {"metrics": [{"step": i, "loss": loss, "tokens": 10 * (i + 1), **more} for i, loss in enumerate(losses)]}
+    )
 
 
 def coordinates(drawing: str) -> list[float]:
@@ -40,7 +42,10 @@ def test_too_little_to_draw(losses: list[float | None]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.none() | st.floats(min_value=-1, max_value=1e6) | st.just(math.nan), min_size=2, max_size=60), st.sampled_from([340, 720]))
+@given(
+    st.lists(st.none() | st.floats(min_value=-1, max_value=1e6) | st.just(math.nan), min_size=2, max_size=60),
+    st.sampled_from([340, 720]),
+)
 def test_loss_curve_stays_inside_its_frame(losses: list[float | None], width: int) -> None:
     drawing = plots.loss_curve(training(losses, lr=0.1), "Loss", "a", width)
     if drawing is not None:
@@ -66,7 +71,10 @@ def test_bits_plot_orders_and_names_what_is_beyond(report: dict[str, Any]) -> No
         drawing = plots.bits_plot(results.scores, results.baselines, "b", width)
         assert drawing is not None
         assert "beyond the scale: uniform chance 8.000" in drawing
-        places = [drawing.index(f">{name}<") for name in ("xz -9e, primed", "this model", "reference recipe", "5-gram", "xz -9e")]
+        places = [
+            drawing.index(f">{name}<")
+            for name in ("xz -9e, primed", "this model", "reference recipe", "5-gram", "xz -9e")
+        ]
         assert places == sorted(places)
         assert 'class="band"' in drawing
         assert 'class="own-mark"' in drawing

@@ -55,18 +55,37 @@ def test_clean_text_can_be_written_and_hides_nothing(text: str) -> None:
 
 @given(st.floats(min_value=0, max_value=1e15))
 def test_numbers_always_have_words(value: float) -> None:
-    for write in (words.compact, words.in_words, words.size_bytes, words.duration, words.decimal, words.axis_count, words.plain):
+    for write in (
+        words.compact,
+        words.in_words,
+        words.size_bytes,
+        words.duration,
+        words.decimal,
+        words.axis_count,
+        words.plain,
+    ):
         assert write(value)
 
 
 def one(value: float, interval: list[float] | None, **more: Any) -> dict[str, Any]:
-    return {"task": "heldout", "metric": "bits_per_byte", "value": value, "interval": interval, "higher_is_better": False, **more}
+    return {
+        "task": "heldout",
+        "metric": "bits_per_byte",
+        "value": value,
+        "interval": interval,
+        "higher_is_better": False,
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
     ("paired", "outcome", "phrase"),
     [
-        ({"value": -0.2, "interval": [-0.3, -0.1], "units": 9, "drawn": "sources"}, "better", "interval 0.100 to 0.300"),
+        (
+            {"value": -0.2, "interval": [-0.3, -0.1], "units": 9, "drawn": "sources"},
+            "better",
+            "interval 0.100 to 0.300",
+        ),
         ({"value": 0.2, "interval": [0.1, 0.3], "units": 9, "drawn": "sources"}, "worse", "falls short of xz"),
         ({"value": 0.01, "interval": [-0.1, 0.12], "units": 9, "drawn": "sources"}, "open", "cannot tell"),
     ],
@@ -82,7 +101,9 @@ def test_the_paired_interval_decides(paired: dict[str, Any], outcome: str, phras
 
 
 def test_without_a_paired_interval_both_spreads_count() -> None:
-    results = Results.model_validate({"scores": [one(1.2, [1.14, 1.26])], "baselines": [one(1.28, [1.2, 1.36], name="ngram5")]})
+    results = Results.model_validate(
+        {"scores": [one(1.2, [1.14, 1.26])], "baselines": [one(1.28, [1.2, 1.36], name="ngram5")]}
+    )
     (found,) = comparisons(results)
     assert found.outcome == "open"
     assert found.interval == pytest.approx((-0.18, 0.02))
@@ -104,5 +125,13 @@ def test_quiz_at_chance_is_said_so(report: dict[str, Any]) -> None:
 
 def test_summary_names_size_text_and_talks(report: dict[str, Any]) -> None:
     said = summary(ReportData.model_validate(report)).replace("\u202f", " ")
-    for part in ("5.1 million parameters", "12.8 MB", "Python 3.11.7", "笔记/高原", "18,211 conversations", "655 kB", "9 min 34 s"):
+    for part in (
+        "5.1 million parameters",
+        "12.8 MB",
+        "Python 3.11.7",
+        "笔记/高原",
+        "18,211 conversations",
+        "655 kB",
+        "9 min 34 s",
+    ):
         assert part in said

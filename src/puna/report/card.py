@@ -14,9 +14,28 @@ from puna.report.page import template_environment
 
 # The identifiers that the hub's `license` field takes and that a build is likely to name; others go under "other".
 _HUB_LICENCES = frozenset(
-    ["apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
-     "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "isc", "unlicense",
-     "zlib", "openrail"]
+    [
+        "apache-2.0",
+        "mit",
+        "bsd",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-4.0",
+        "gpl-2.0",
+        "gpl-3.0",
+        "lgpl-3.0",
+        "agpl-3.0",
+        "mpl-2.0",
+        "isc",
+        "unlicense",
+        "zlib",
+        "openrail",
+    ]
 )
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 _SMALL = 300e6  # parameters below which a model's text reads well only on the ground it was trained on
@@ -48,7 +67,9 @@ def card_text(data: ReportData) -> str:
         said=[sentence for _, sentence in verdict.verdict(data)],
         rows=rows,
         chats=bool(data.tuning),
-        question=json.dumps("What does str.split do?" if _reads_python(data) else "你好" if _languages(data) == ["zh"] else "Hello."),
+        question=json.dumps(
+            "What does str.split do?" if _reads_python(data) else "你好" if _languages(data) == ["zh"] else "Hello."
+        ),
         commands="\n".join(words.clean(item.command) for item in verdict.command_pairs(data)),
         size_limit=_size_limit(data),
     )
@@ -86,7 +107,14 @@ def _row(name: str, score: Score) -> list[str]:
     share = not verdict.is_bits(score) and score.higher_is_better and score.value is not None and 0 <= score.value <= 1
     write = words.percent if share else words.decimal
     interval = f"{write(score.interval[0])} to {write(score.interval[1])}" if score.interval else "–"
-    return [name, words.label(score.metric), write(score.value), interval, write(score.chance), verdict.counted_in(score)]
+    return [
+        name,
+        words.label(score.metric),
+        write(score.value),
+        interval,
+        write(score.chance),
+        verdict.counted_in(score),
+    ]
 
 
 def _hub_result(score: Score) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Step(Part):
     bytes_in: int
     bytes_out: int
     removed: dict[str, int] = {}
+    changed: dict[str, int] = {}  # what was repaired and kept
     samples: list[Removed] = []
 
 

@@ -19,7 +19,8 @@ from puna.report import plots, verdict, words
 from puna.report.data import Metric, ReportData, Sample, Training
 
 WIDE, NARROW = 720, 340  # pixels of a drawing on a desk and on a phone
-_SAMPLES_PER_STEP = 6
+_SAMPLES_PER_STEP = 12  # a few for each reason
+_COSTS = ("seconds", "peak_rss_bytes")  # of the stage: they stand among the costs
 _LONGEST = 4000  # characters of one sample
 
 
@@ -59,6 +60,7 @@ def report_html(data: ReportData) -> str:
         commands=verdict.command_pairs(data),
         total_seconds=verdict.total_seconds(data),
         most_removed=_SAMPLES_PER_STEP,
+        tokenizer={key: value for key, value in data.tokenizer.items() if key not in _COSTS and value is not None},
     )
 
 
@@ -113,7 +115,13 @@ def key_figures(data: ReportData) -> list[tuple[str, str, str]]:
         found.append(("bits per byte", words.decimal(bits.value), _interval(bits.interval, words.decimal)))
     quiz = verdict.quiz_score(data.results)
     if quiz:
-        found.append((f"right in the {verdict.task_label(quiz)}", words.percent(quiz.value), _interval(quiz.interval, words.percent)))
+        found.append(
+            (
+                f"right in the {verdict.task_label(quiz)}",
+                words.percent(quiz.value),
+                _interval(quiz.interval, words.percent),
+            )
+        )
     return found
 
 
@@ -144,7 +152,9 @@ def _run_facts(run: Training) -> list[tuple[str, str]]:
         methods = {"puna": "Muon for matrices, AdamW for the rest; warm up, hold, decay", "reference": "AdamW, cosine"}
         facts.append(("method", methods.get(plan["method"], words.plain(plan["method"]))))
     if "lr_matrix" in plan and "lr_embed" in plan:
-        facts.append(("peak rates", f"matrices {words.plain(plan['lr_matrix'])}, embedding {words.plain(plan['lr_embed'])}"))
+        facts.append(
+            ("peak rates", f"matrices {words.plain(plan['lr_matrix'])}, embedding {words.plain(plan['lr_embed'])}")
+        )
     rate = _median([m.tokens_per_second for m in run.metrics if m.tokens_per_second])
     if rate:
         share = f", {words.percent(run.peak_share, 0)} of the machine’s measured matmul peak" if run.peak_share else ""
@@ -170,7 +180,7 @@ def _sections(data: ReportData) -> list[tuple[str, str]]:
     every = [
         ("verdict", "Verdict", verdict.verdict(data)),
         ("data", "Data", data.corpus or data.chat_data),
-        ("tokenizer", "Tokenizer", data.tokenizer),
+        ("tokenizer", "Tokenizer", set(data.tokenizer) - set(_COSTS)),
         ("model", "Model", data.model),
         ("training", "Training", data.training or data.tuning),
         ("scores", "Scores", results and (results.scores or results.baselines)),

@@ -102,7 +102,9 @@ def loss_curve(training: Training, title: str, name: str, width: int) -> Markup 
         anchor = "end" if across(tick) > right - 14 else "middle"
         body.append(svg.label(across(tick), floor + 19, axis_count(tick), "tick", anchor))
     body.append(svg.line(left, floor, right, floor, "axis"))
-    body.append(svg.label(right, floor + 38, f"{curve.unit} seen" if curve.unit == "tokens" else "step", "axis-title", "end"))
+    body.append(
+        svg.label(right, floor + 38, f"{curve.unit} seen" if curve.unit == "tokens" else "step", "axis-title", "end")
+    )
     body += _loss_key(curve, left, right, top, narrow)
     said = (
         f"Loss falls from {decimal(curve.smooth[0], 2)} to {decimal(curve.smooth[-1], 2)} nats per token "
@@ -123,7 +125,9 @@ def _rate_strip(training: Training, curve: _Curve, across: svg.Scale, top: float
         return top, []
     floor = top + 36
     outline = [(across(x), floor - 32 * rate / peak) for x, rate in rates]
-    outline = [point for i, point in enumerate(outline) if i % max(1, len(outline) // _COLUMNS) == 0 or i == len(outline) - 1]
+    outline = [
+        point for i, point in enumerate(outline) if i % max(1, len(outline) // _COLUMNS) == 0 or i == len(outline) - 1
+    ]
     area = [(outline[0][0], floor), *outline, (outline[-1][0], floor)]
     words = svg.label(across.start + 4, floor - 6, "learning rate, share of its peak", "on-fill")
     return floor, [svg.path(area, "rate", closed=True), words]
@@ -163,9 +167,20 @@ def bits_plot(scores: Sequence[Score], baselines: Sequence[Score], name: str, wi
     margin = max((max(ends) - min(ends)) * 0.08, 0.01)
     across = svg.Scale(min(ends) - margin, max(ends) + margin, left, right)
     floor = top + pitch * len(shown)
-    body = [svg.line(across(tick), top, across(tick), floor, "grid") for tick in svg.linear_ticks(across.low, across.high, 5)]
+    body = [
+        svg.line(across(tick), top, across(tick), floor, "grid")
+        for tick in svg.linear_ticks(across.low, across.high, 5)
+    ]
     if model.interval:
-        body.append(svg.rect(across(model.interval[0]), top, across(model.interval[1]) - across(model.interval[0]), floor - top, "band"))
+        body.append(
+            svg.rect(
+                across(model.interval[0]),
+                top,
+                across(model.interval[1]) - across(model.interval[0]),
+                floor - top,
+                "band",
+            )
+        )
     for index, (value, label, score) in enumerate(shown):
         y = top + pitch * index + (32 if narrow else pitch / 2)
         body += _bits_row(score, value, label or "this model", across, y, width, narrow)
@@ -181,11 +196,17 @@ def bits_plot(scores: Sequence[Score], baselines: Sequence[Score], name: str, wi
     return svg.frame(name, width, height, "Bits per byte of held-out text, fewer is better", said + ".", body)
 
 
-def _bits_row(score: Score, value: float, label: str, across: svg.Scale, y: float, width: int, narrow: bool) -> list[str]:
+def _bits_row(
+    score: Score, value: float, label: str, across: svg.Scale, y: float, width: int, narrow: bool
+) -> list[str]:
     own = label == "this model"
     shape = "diamond" if own else "square" if "reference" in label else "triangle" if "xz" in label else "circle"
     class_ = "own" if own else "rival"
-    body = [svg.label(across.start, y - 13, label, f"label {class_}-name")] if narrow else [svg.label(0, y + 4.5, label, f"label {class_}-name")]
+    body = (
+        [svg.label(across.start, y - 13, label, f"label {class_}-name")]
+        if narrow
+        else [svg.label(0, y + 4.5, label, f"label {class_}-name")]
+    )
     if score.interval:
         body.append(svg.whisker(across(score.interval[0]), across(score.interval[1]), y, f"{class_}-whisker"))
     body.append(svg.mark(shape, across(value), y, f"{class_}-mark", 6.5 if own else 5))
@@ -251,7 +272,15 @@ def parameters_strip(model: Model, name: str, width: int) -> Markup | None:
         y = 50.0 + 21 * index
         body.append(svg.rect(0, y - 10, 12, 12, f"part part-{index}"))
         body.append(svg.label(20, y, label))
-        body.append(svg.label(width - 1.0, y, f"{compact(count) if width < 500 else number(count)}  ·  {percent(count / total)}", "value", "end"))
+        body.append(
+            svg.label(
+                width - 1.0,
+                y,
+                f"{compact(count) if width < 500 else number(count)}  ·  {percent(count / total)}",
+                "value",
+                "end",
+            )
+        )
         x += wide
     said = "; ".join(f"{label} {percent(count / total)}" for label, count in parts)
     return svg.frame(name, width, 50 + 21 * len(parts) - 8, "Where the parameters sit", said + ".", body)
@@ -285,5 +314,7 @@ def ridge(training: Training | None) -> Markup | None:
             points.append((1000.0 - x if reverse else x, 120.0 - floor - tall * min(1.1, max(0.0, values[index]))))
         body.append(svg.path([(points[0][0], 120.0), *points, (points[-1][0], 120.0)], class_, closed=True))
     return Markup(  # noqa: S704  numbers only
-        svg.element("svg", "".join(body), viewbox="0 0 1000 120", preserveAspectRatio="none", aria_hidden="true", class_="ridge")
+        svg.element(
+            "svg", "".join(body), viewbox="0 0 1000 120", preserveAspectRatio="none", aria_hidden="true", class_="ridge"
+        )
     )

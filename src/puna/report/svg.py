@@ -47,7 +47,13 @@ def linear_ticks(low: float, high: float, wished: int) -> list[float]:
 
 def log_ticks(low: float, high: float, wished: int) -> list[float]:
     """At most `wished` or so readable values inside `low..high` of a logarithmic axis."""
-    for mantissas in ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 6, 8), (1, 2, 4), (1, 3), (1,)):
+    for mantissas in (
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+        (1, 1.5, 2, 3, 4, 6, 8),
+        (1, 2, 4),
+        (1, 3),
+        (1,),
+    ):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = [m * 10.0**power for power in powers for m in mantissas if low <= m * 10.0**power <= high]
         if len(ticks) <= wished:

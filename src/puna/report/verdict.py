@@ -26,7 +26,9 @@ _IN_PROSE = {
     "reference": "the reference recipe, trained for the same minutes",
 }
 _SHORT = {"xz": "xz", "xz_primed": "primed xz", "ngram5": "the 5-gram model", "reference": "the reference recipe"}
-_WITHOUT_MODEL = {"shared_letters": "Picking the summary that shares most letters with the function’s name, with no model at all,"}
+_WITHOUT_MODEL = {
+    "shared_letters": "Picking the summary that shares most letters with the function’s name, with no model at all,"
+}
 _TASKS = {"quiz": "four-choice quiz", "parse": "functions that parse", "heldout": "held-out text"}
 _SURE = 0.01  # the level at which the quiz counts as better than guessing
 
@@ -69,20 +71,28 @@ def task_label(score: Score) -> str:
 
 def bits_score(results: Results | None) -> Score | None:
     """The model's bits per byte, if measured."""
-    return next((score for score in results.scores if is_bits(score) and score.value is not None), None) if results else None
+    return (
+        next((score for score in results.scores if is_bits(score) and score.value is not None), None)
+        if results
+        else None
+    )
 
 
 def share_scores(results: Results | None) -> list[tuple[str, Score]]:
     """The scores that are shares of one, with their labels: quiz accuracy, functions that parse."""
     if results is None:
         return []
-    shares = [s for s in results.scores if not is_bits(s) and s.value is not None and s.higher_is_better and 0 <= s.value <= 1]
+    shares = [
+        s for s in results.scores if not is_bits(s) and s.value is not None and s.higher_is_better and 0 <= s.value <= 1
+    ]
     return [(task_label(score), score) for score in shares]
 
 
 def share_rivals(results: Results | None) -> list[tuple[str, Score]]:
     """Baselines that are shares of one: what the quiz gives without a model."""
-    return [(baseline_label(s), s) for s in results.baselines if not is_bits(s) and s.value is not None] if results else []
+    return (
+        [(baseline_label(s), s) for s in results.baselines if not is_bits(s) and s.value is not None] if results else []
+    )
 
 
 def counted_in(score: Score) -> str:
@@ -125,7 +135,9 @@ def _compare(model: Score, rival: Score) -> Comparison:
         sentence = f"It falls short of {prose} by {size} bits per byte ({within})."
     elif interval:
         within = f"{how}95\u202f% interval {decimal(interval[0])} to {decimal(interval[1])}"
-        sentence = f"Against {prose} the data cannot tell: the difference is {decimal(difference)} bits per byte ({within})."
+        sentence = (
+            f"Against {prose} the data cannot tell: the difference is {decimal(difference)} bits per byte ({within})."
+        )
     else:
         sentence = f"Against {prose} the difference is {decimal(difference)} bits per byte; no interval was measured."
     return Comparison(baseline_label(rival), sentence, short, difference, interval, outcome)
@@ -142,7 +154,11 @@ def _difference(model: Score, rival: Score) -> tuple[float, tuple[float, float] 
     paired = detail.get("paired")
     if isinstance(paired, dict) and paired.get("interval"):
         low, high = paired["interval"]
-        units = f" over {number(paired['units'])} {clean(str(paired['drawn']))}" if paired.get("units") and paired.get("drawn") else ""
+        units = (
+            f" over {number(paired['units'])} {clean(str(paired['drawn']))}"
+            if paired.get("units") and paired.get("drawn")
+            else ""
+        )
         return float(paired.get("value", mine - other)), (float(low), float(high)), f"paired{units}"
     if model.interval is None:
         return mine - other, None, ""
@@ -158,12 +174,18 @@ def headline(results: Results | None) -> str:
     found = comparisons(results)
     parts = []
     for outcome, verb in (("better", "beats"), ("worse", "falls short of"), ("open", "cannot be told from")):
-        names = [f"{c.short} by {decimal(c.difference, 2)}" if outcome == "worse" else c.short for c in found if c.outcome == outcome]
+        names = [
+            f"{c.short} by {decimal(c.difference, 2)}" if outcome == "worse" else c.short
+            for c in found
+            if c.outcome == outcome
+        ]
         if names:
             parts.append(f"{verb} {_listed(names)}{' bits per byte' if outcome == 'worse' else ''}")
     quiz = quiz_score(results)
     if quiz and quiz.p_value is not None:
-        parts.append("answers the quiz better than chance" if _above_chance(quiz) else "answers the quiz no better than chance")
+        parts.append(
+            "answers the quiz better than chance" if _above_chance(quiz) else "answers the quiz no better than chance"
+        )
     return f"It {_listed(parts, '; ')}." if parts else ""
 
 
@@ -189,10 +211,12 @@ def verdict(data: ReportData) -> list[tuple[str, str]]:
         said.append(("fact", f"{way} gives {percent(score.value)}."))
     for name, score in share_scores(data.results):
         if score is not quiz and not score.chance:
-            said.append(("fact", f"{name[:1].upper()}{name[1:]}: {percent(score.value)} of {counted_in(score)}."))
+            said.append(("fact", f"{name[:1].upper()}{name[1:]}: {percent(score.value)} of {number(score.n)}."))
     failed = [check.check for check in data.gate if not check.passed]
     if failed:
-        said.append(("worse", f"The export gate failed: {', '.join(clean(name) for name in failed)}. Do not use this release."))
+        said.append(
+            ("worse", f"The export gate failed: {', '.join(clean(name) for name in failed)}. Do not use this release.")
+        )
     elif data.gate:
         said.append(("better", f"All {len(data.gate)} checks of the export gate passed."))
     return said
@@ -203,7 +227,9 @@ def summary(data: ReportData) -> str:
     title = clean(data.title or data.run)
     sentences = []
     if data.model and data.model.parameters:
-        sentences.append(f"{title} is a language model of {in_words(data.model.parameters)} parameters, trained from random weights.")
+        sentences.append(
+            f"{title} is a language model of {in_words(data.model.parameters)} parameters, trained from random weights."
+        )
     else:
         sentences.append(f"{title} is a language model, trained from random weights.")
     if data.corpus:
@@ -212,7 +238,9 @@ def summary(data: ReportData) -> str:
         seen = tokens_seen(data)
         sentences.append(f"{read}{f', and saw {in_words(seen)} tokens while it trained' if seen else ''}.")
     if data.tuning:
-        talks = sum(counts["conversations"] for counts in chat_counts(data) if isinstance(counts.get("conversations"), int))
+        talks = sum(
+            counts["conversations"] for counts in chat_counts(data) if isinstance(counts.get("conversations"), int)
+        )
         counted = f"{number(talks)} conversations" if talks else "conversations"
         sentences.append(f"It was then tuned on {counted} to answer in a chat.")
     if data.corpus and data.corpus.bytes.heldout:

@@ -134,7 +134,9 @@ def clean(text: str) -> str:
     controls, lone surrogates, private and unassigned points) becomes its number, ⟨U+202E⟩. Line ends, tabs, spaces
     of any width and the joiners of emoji stay.
     """
-    if all(line.isprintable() for line in text.split("\n")):  # nearly always, and much faster than a look at each character
+    if all(
+        line.isprintable() for line in text.split("\n")
+    ):  # nearly always, and much faster than a look at each character
         return text
     return "".join(char if char in _KEPT or char.isprintable() else _visible(char) for char in text)
 
