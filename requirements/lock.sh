@@ -36,13 +36,12 @@ resolve "$scratch/all.txt" "${1:---quiet}" pyproject.toml --extra test "$scratch
     split keep
 } > requirements/torch-gpu.txt
 
+# pydantic: mypy reads its classes with the plugin that comes with it.
+printf 'ruff>=0.14,<1\nmypy>=1.18,<3\nshellcheck-py>=0.11,<1\npydantic\n' > "$scratch/dev.in"
+printf 'uv\n' > "$scratch/uv.in"
 for name in dev uv; do
-    case $name in
-    dev) printf 'ruff>=0.14,<1\nmypy>=1.18,<3\nshellcheck-py>=0.11,<1\n' ;;
-    uv) printf 'uv\n' ;;
-    esac > "$scratch/$name.in"
     grep -v '^#' "requirements/$name.txt" > "$scratch/$name.txt" 2>/dev/null || :
-    resolve "$scratch/$name.txt" "${1:---quiet}" "$scratch/$name.in"
+    resolve "$scratch/$name.txt" "${1:---quiet}" "$scratch/$name.in" --constraint requirements/puna.txt
 done
 {
     echo "# Linters and the type checker. Written by requirements/lock.sh."

@@ -25,6 +25,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room i
 FREE_OF_TORCH = {"recipe", "ledger", "corpus", "board"}
 ENTRANCE = "__main__"  # calls cli and nothing else
 
+BY_NAME = {"importlib.import_module", "import_module", "__import__"}
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {("torch", "load"), ("torch", "save"), ("yaml", "load"), ("os", "system"), ("os", "popen")}
 UNSAFE_FLAGS = {"shell", "allow_pickle", "trust_remote_code"}
@@ -49,9 +50,10 @@ def imports(name: str, path: Path) -> Iterator[tuple[int, str]]:
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*parents, *([node.module] if node.module else [])])
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "import_module", "__import__"):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield node.lineno, str(node.args[0].value)
+        elif (
+            isinstance(node, ast.Call) and ast.unparse(node.func) in BY_NAME and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node.lineno, str(node.args[0].value)
 
 
 def room_of(target: str) -> str | None:
@@ -99,7 +101,9 @@ def unsafe_code(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            wrong += [f"{path.name}:{node.lineno}: imports {name}" for name in names if name.split(".")[0] in UNSAFE_MODULES]
+            wrong += [
+                f"{path.name}:{node.lineno}: imports {name}" for name in names if name.split(".")[0] in UNSAFE_MODULES
+            ]
         elif isinstance(node, ast.Call):
             function = ast.unparse(node.func)
             if function in ("eval", "exec") or tuple(function.rsplit(".", 1)) in UNSAFE_CALLS:
@@ -157,7 +161,9 @@ def test_the_checks_can_fail(tmp_path: Path) -> None:
     (package / "files.py").write_text("from puna.recipe import schema\n")
     (package / "corpus" / "up.py").write_text("def f():\n    from puna import cli\n")
     (package / "corpus" / "side.py").write_text("from ..model import decoder\n")
-    (package / "corpus" / "down.py").write_text("import puna.recipe\nfrom puna.recipe import schema\nfrom . import up\n")
+    (package / "corpus" / "down.py").write_text(
+        "import puna.recipe\nfrom puna.recipe import schema\nfrom . import up\n"
+    )
     (package / "recipe" / "deep.py").write_text("from puna.recipe import heavy\n")
     (package / "recipe" / "heavy.py").write_text("import torch.nn\n")
     wrong = forbidden_imports(package)
@@ -167,9 +173,17 @@ def test_the_checks_can_fail(tmp_path: Path) -> None:
     assert any(line.startswith("files.py:1") for line in wrong)
     assert "torch.nn" in reached(package, "puna.recipe.deep")
     bad = tmp_path / "bad.py"
-    bad.write_text("import pickle\neval('1')\nrun(x, shell=True)\ntorch.load(p)\nmodel.eval()\nload(p, trust_remote_code=False)\n")
+    bad.write_text(
+        "import pickle\neval('1')\nrun(x, shell=True)\ntorch.load(p)\nmodel.eval()\nload(p, trust_remote_code=False)\n"
+    )
     assert [line.split(":")[1] for line in unsafe_code(bad)] == ["1", "2", "3", "4"]
 
 
 def _environment() -> dict[str, str]:
-    return {"PYTHONPATH": str(ROOT / "src"), "PATH": "", "DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0", "HOME": "/nonexistent"}
+    return {
+        "PYTHONPATH": str(ROOT / "src"),
+        "PATH": "",
+        "DO_NOT_TRACK": "1",
+        "DAFT_ANALYTICS_ENABLED": "0",
+        "HOME": "/nonexistent",
+    }

@@ -64,7 +64,9 @@ class Door:
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
 
     def run(self, *args: str, **extra: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([str(self.root / "puna"), *args], env=self.environment(**extra), text=True, capture_output=True)
+        return subprocess.run(
+            [str(self.root / "puna"), *args], env=self.environment(**extra), text=True, capture_output=True
+        )
 
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -277,5 +279,7 @@ def test_script_is_posix() -> None:
     assert text.startswith("#!/bin/sh\n")
     assert os.access(ROOT / "puna", os.X_OK)
     for shell in filter(shutil.which, ("dash", "bash", "busybox")):
-        command = ["busybox", "sh", "-n"] if shell == "busybox" else [shell, *(["--posix"] if shell == "bash" else []), "-n"]
+        command = (
+            ["busybox", "sh", "-n"] if shell == "busybox" else [shell, *(["--posix"] if shell == "bash" else []), "-n"]
+        )
         assert subprocess.run([*command, str(ROOT / "puna")], capture_output=True).returncode == 0, shell
