@@ -10,7 +10,10 @@ from puna.model.decoder import Decoder
 from puna.model.weights import save_model
 from puna.tokens import Tokenizer, train_tokenizer
 
-TEXTS = ["the llama walks over the high grass of the puna, and the wind sings. ", "羊驼走过高原的草地，你好，世界。"] * 20
+TEXTS = [
+    "the llama walks over the high grass of the puna, and the wind sings. ",
+    "羊驼走过高原的草地，你好，世界。",
+] * 20
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,7 @@ def test_short_talk_is_kept_whole(engine: Engine):
     ids, dropped = talk.prompt(reserve=10)
     assert dropped == 0
     text = engine.tokenizer.decode(ids, skip_special=False)
-    assert text == (
-        "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n"
-    )
+    assert text == ("<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_the_oldest_turns_are_let_go_in_whole_exchanges(engine: Engine):
@@ -27,7 +25,8 @@ def test_the_oldest_turns_are_let_go_in_whole_exchanges(engine: Engine):
         talk.say("assistant", f"answer {n}")
     talk.say("user", "last")
     ids, dropped = talk.prompt(reserve=20)
-    assert len(ids) <= 76 and dropped >= 2 and dropped % 2 == 0
+    assert len(ids) <= 76
+    assert dropped in range(2, 12, 2)
     assert talk.messages[0] == {"role": "system", "content": "kind"}
     assert talk.messages[1] == {"role": "user", "content": f"question {dropped // 2}"}
     assert talk.messages[-1]["content"] == "last"

@@ -8,6 +8,7 @@ import torch
 
 from puna.engine import Engine, Sampling
 from puna.errors import PunaError
+from puna.files import file_sha256, write_json
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0)
 PROMPTS = ["the llama", "你好", "the wind sings over the high grass of the puna", "羊驼走过", "a"]
@@ -148,7 +149,13 @@ def plain_logprob(engine: Engine, prompt: list[int], continuation: list[int]) ->
 
 
 def test_logprobs_equal_one_by_one(engine: Engine):
-    texts = [("the llama", " walks over"), ("你好", "，世界。"), ("a", "b" * 30), ("the wind", ""), ("羊驼走过高原", "的")]
+    texts = [
+        ("the llama", " walks over"),
+        ("你好", "，世界。"),
+        ("a", "b" * 30),
+        ("the wind", ""),
+        ("羊驼走过高原", "的"),
+    ]
     rows = [(engine.tokenizer.encode(a), engine.tokenizer.encode(b)) for a, b in texts]
     rows = rows * 4 + [([9] * 50, [10] * (engine.context - 49))]
     expected = [plain_logprob(engine, *row) for row in rows[:5]] * 4 + [plain_logprob(engine, *rows[-1])]
@@ -184,6 +191,39 @@ def test_a_truncated_file_is_refused(model_folder: Path, tmp_path: Path, name: s
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(PunaError):
         Engine.load(path.parent)
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(model_folder: Path, tmp_path: Path):
+    path = damaged(model_folder, tmp_path) / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(PunaError, match="altered or damaged"):
+        Engine.load(path.parent)
+
+
+def test_a_tokenizer_altered_after_the_release_is_refused(model_folder: Path, tmp_path: Path):
+    folder = damaged(model_folder, tmp_path)
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(folder.iterdir())
+    }
+    write_json(folder / "MANIFEST.json", {"files": files})
+    assert Engine.load(folder).config.num_hidden_layers == 2
+    path = folder / "chat_template.jinja"
+    path.write_bytes(path.read_bytes().replace(b"assistant", b"assistent"))
+    with pytest.raises(PunaError, match=r"chat_template.*digest"):
+        Engine.load(folder)
+
+
+def test_the_number_of_threads_is_left_as_it_was(engine: Engine):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for _ in engine.generate(ids_of(engine, PROMPTS), GREEDY):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_tokenizer_of_another_model_is_refused(engine: Engine):

@@ -31,7 +31,7 @@ def test_an_unknown_name_lists_the_runs(tmp_path: Path):
     a_model(tmp_path / "python" / "release")
     a_model(tmp_path / "mine" / "release")
     (tmp_path / "unfinished").mkdir()
-    with pytest.raises(PunaError, match="nothing.*no such run.*mine, python$"):
+    with pytest.raises(PunaError, match=r"nothing.*no such run.*mine, python$"):
         resolve_model("nothing", tmp_path)
     with pytest.raises(PunaError, match="puna make"):
         resolve_model("nothing", tmp_path / "absent")

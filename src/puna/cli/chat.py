@@ -151,12 +151,9 @@ class Chat:
     def __init__(self, engine: "Engine", sampling: "Sampling", screen: Screen, system: str | None, name: str) -> None:
         self.engine, self.sampling, self.screen, self.name = engine, sampling, screen, name
         self._replies = 0
-        self._talk: Conversation | None = None
-        if engine.chats:
-            from puna.engine import Conversation
-
-            self._talk = Conversation(engine.tokenizer, engine.context, system)
-        elif system is not None:
+        self._interrupts = 0
+        self._talk = engine.conversation(system) if engine.chats else None
+        if self._talk is None and system is not None:
             raise PunaError("the model has no chat format, so it takes no system text", where=name)
 
     # One shot
@@ -193,7 +190,6 @@ class Chat:
         """Read, answer, print, until the user leaves."""
         if sys.stdin.isatty():
             self._greet()
-        self._interrupts = 0
         while (line := self._read()) is not None:
             text = _whole(line).strip()
             try:
@@ -313,15 +309,13 @@ class Chat:
         if sampling.seed is not None:  # a new draw for each reply, and still a function of the seed
             sampling = replace(sampling, seed=(sampling.seed + self._replies) % 2**63)
         self._replies += 1
-        made, pieces, reason = [], [], "stop"
+        made = Completion()
         for step in self.engine.generate([ids], sampling):
             show(step.text)
-            pieces.append(step.text)
-            made += [] if step.id is None else [step.id]
-            reason = step.finish_reason or reason
+            made.add(step)
             if key is not None and key.pressed:
                 break
-        return Completion(ids=made, text="".join(pieces), finish_reason=reason)
+        return made
 
 
 def _typed() -> str:

@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from puna.engine.chat import Conversation
 from puna.engine.sampling import Sampler, Sampling
 from puna.engine.scoring import Row, logprobs
 from puna.engine.text import TextStream
+from puna.engine.threads import threads_for
 from puna.errors import PunaError
 from puna.model.cache import KVCache
 from puna.model.config import ModelConfig
@@ -47,6 +49,13 @@ class Completion:
     ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: FinishReason = "stop"
+
+    def add(self, step: Step) -> None:
+        """Grow by one step of this reply."""
+        self.text += step.text
+        if step.id is not None:
+            self.ids.append(step.id)
+        self.finish_reason = step.finish_reason or self.finish_reason
 
 
 class Engine:
@@ -90,6 +99,10 @@ class Engine:
         tokens = self.tokenizer
         return tokens.chat_template is not None and None not in (tokens.im_start_id, tokens.im_end_id)
 
+    def conversation(self, system: str | None = None) -> Conversation:
+        """A new conversation with this model."""
+        return Conversation(self.tokenizer, self.context, system)
+
     def logprobs(self, rows: Sequence[Row], batch_tokens: int = 8192) -> list[float]:
         """log P(continuation | prompt) of each (prompt ids, continuation ids), in nats. See `scoring.logprobs`."""
         return logprobs(self.model, rows, batch_tokens, self.context)
@@ -100,11 +113,7 @@ class Engine:
         """A whole reply for each prompt. Raises as `generate` does."""
         replies = [Completion() for _ in prompts]
         for step in self.generate(prompts, sampling):
-            reply = replies[step.row]
-            reply.text += step.text
-            if step.id is not None:
-                reply.ids.append(step.id)
-            reply.finish_reason = step.finish_reason or reply.finish_reason
+            replies[step.row].add(step)
         return replies
 
     def generate(
@@ -139,9 +148,7 @@ class Engine:
         return list(sampling)
 
     @torch.inference_mode()
-    def _together(
-        self, rows: list[int], prompts: list[Sequence[int]], settings: list[Sampling]
-    ) -> Iterator[Step]:
+    def _together(self, rows: list[int], prompts: list[Sequence[int]], settings: list[Sampling]) -> Iterator[Step]:
         """One batch: all prompts are read at once, then one token per row and pass; a finished row leaves."""
         limits = [min(one.max_tokens, self.context - len(ids)) for one, ids in zip(settings, prompts, strict=True)]
         live = [
@@ -165,9 +172,10 @@ class Engine:
                 chosen = chosen[index]
                 sampler.keep(staying)
                 cache.select(index)
-            hidden = self.model(chosen[:, None], cache=cache)
+            with threads_for(self.config.parameters * len(live)):
+                hidden = self.model(chosen[:, None], cache=cache)
+                logits = self.model.logits(hidden[:, -1])
             cache.advance(1)
-            logits = self.model.logits(hidden[:, -1])
 
     def _read(self, prompts: list[Sequence[int]], cache: KVCache) -> Float[Tensor, "b v"]:
         """Read the prompts, padded on the right, into the cache; the logits after each prompt's last token."""

@@ -20,6 +20,7 @@ from puna.errors import PunaError
 
 _NEVER = float("-inf")
 _SEEDS = 2**63
+_HEAD = 512  # how many of the likeliest tokens nucleus sampling looks at first
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,7 @@ Column = float | Float[Tensor, "b 1"]
 """One value for all rows, or one per row."""
 
 
-def penalise_repeats(
-    logits: Float[Tensor, "b v"], seen: Bool[Tensor, "b v"], penalty: Column
-) -> Float[Tensor, "b v"]:
+def penalise_repeats(logits: Float[Tensor, "b v"], seen: Bool[Tensor, "b v"], penalty: Column) -> Float[Tensor, "b v"]:
     """Make tokens that have occurred less likely: l / penalty where l > 0, l * penalty elsewhere.
 
     `seen` marks each row's tokens, prompt and reply alike. CTRL, Keskar et al. 2019 (arXiv:1909.05858), section 4.1.
@@ -92,17 +91,22 @@ def keep_top_k(logits: Float[Tensor, "b v"], k: int | Int[Tensor, "b 1"]) -> Flo
 
 
 def keep_top_p(logits: Float[Tensor, "b v"], p: Column) -> Float[Tensor, "b v"]:
-    """Keep the smallest set of likeliest tokens with total probability >= p, at least one; p = 1 keeps all.
+    """Keep the smallest set of likeliest tokens with total probability >= p (ties with its last stay); p = 1 keeps all.
 
     Nucleus sampling, Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
     """
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
+    vocabulary = logits.shape[-1]
     p = torch.as_tensor(p, dtype=logits.dtype, device=logits.device).expand(logits.shape[0], 1)
-    drop = (before >= p) & (p < 1.0)
-    drop[:, 0] = False
-    return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), _NEVER)
+    total = logits.logsumexp(dim=-1, keepdim=True)
+    # The nucleus is nearly always small: the head of the order is enough, and the whole is sorted only where it is not.
+    for width in (min(_HEAD, vocabulary), vocabulary):
+        ordered = logits.topk(width, dim=-1).values
+        probabilities = (ordered - total).exp()
+        before = probabilities.cumsum(dim=-1) - probabilities
+        count = (before < p).sum(dim=-1, keepdim=True).clamp(min=1)
+        if not bool(((count == width) & (p < 1.0)).any()):
+            break
+    return logits.masked_fill((logits < ordered.gather(-1, count - 1)) & (p < 1.0), _NEVER)
 
 
 def keep_min_p(logits: Float[Tensor, "b v"], p: Column) -> Float[Tensor, "b v"]:
@@ -112,14 +116,16 @@ def keep_min_p(logits: Float[Tensor, "b v"], p: Column) -> Float[Tensor, "b v"]:
 
 
 def draw(logits: Float[Tensor, "b v"], generators: Sequence[torch.Generator]) -> Int[Tensor, " b"]:
-    """One token per row from softmax(logits), each row by its own generator.
+    """One token per row from softmax(logits), each row by its own generator: one uniform number, the inverse of the CDF.
 
-    argmax(p_i / e_i) with e_i ~ Exp(1) is a draw from p: the race of exponential clocks (the Gumbel-max trick).
+    In fp64: over a large vocabulary the sums of fp32 would lose the unlikely tokens.
     """
-    clocks = torch.empty_like(logits)
-    for row, generator in zip(clocks, generators, strict=True):
-        row.exponential_(generator=generator)
-    return (logits.softmax(dim=-1) / clocks).argmax(dim=-1)
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    uniform = torch.cat([torch.rand(1, dtype=torch.float64, device=logits.device, generator=one) for one in generators])
+    chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+    # Rounding can bring the product up to the total: the first token that reaches the total is then the last possible one.
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    return torch.minimum(chosen, last)[:, 0]
 
 
 class Sampler:
