@@ -68,7 +68,9 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelConfig":
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key-value heads")
+            raise ValueError(
+                f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key-value heads"
+            )
         if sum([self.qk_norm, self.attention_bias, self.sliding_window is not None]) > 1:
             raise ValueError("no published architecture joins two of qk_norm, attention_bias and sliding_window")
         if self.architecture == "LlamaForCausalLM" and self.hidden_size % self.num_attention_heads:
@@ -156,7 +158,11 @@ class ModelConfig(BaseModel):
             layer["self_attn.o_proj.weight"] = (dim, q)
             if self.qk_norm:
                 layer |= {"self_attn.q_norm.weight": (head,), "self_attn.k_norm.weight": (head,)}
-            layer |= {"mlp.gate_proj.weight": (ffn, dim), "mlp.up_proj.weight": (ffn, dim), "mlp.down_proj.weight": (dim, ffn)}
+            layer |= {
+                "mlp.gate_proj.weight": (ffn, dim),
+                "mlp.up_proj.weight": (ffn, dim),
+                "mlp.down_proj.weight": (dim, ffn),
+            }
             layer |= {"input_layernorm.weight": (dim,), "post_attention_layernorm.weight": (dim,)}
             shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
         shapes["model.norm.weight"] = (dim,)
@@ -232,7 +238,9 @@ def _rope(values: dict[str, Any]) -> dict[str, Any]:
             raise PunaError("a partial rotary factor is not supported", where="config.json")
         if part["rope_type"] in ("llama3", "yarn"):
             part.setdefault("original_max_position_embeddings", values.get("max_position_embeddings"))
-        kept = None if part["rope_type"] == "default" else {key: value for key, value in part.items() if value is not None}
+        kept = (
+            None if part["rope_type"] == "default" else {key: value for key, value in part.items() if value is not None}
+        )
         for key, value in (("rope_theta", theta), ("rope_scaling", kept)):
             if key in found and value is not None and found[key] != value:
                 raise PunaError(f"{key} is stated twice, differently", where="config.json")

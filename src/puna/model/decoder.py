@@ -30,6 +30,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Normed over the last axis, in the type of `x` (or the gain's, where that is wider)."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
@@ -54,9 +55,11 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b t d"], angles: Angles, mask: Bool[Tensor, "*b 1 t s"] | None, causal: bool,
         cache: KVCache | None, positions: Int[Tensor, "b t"] | None, extent: int,
     ) -> Float[Tensor, "b t d"]:  # fmt: skip
+        """Mixture of what each token may see; `extent`: how many cache positions are looked at."""
         batch, length, _ = x.shape
         q, k, v = (
-            projection(x).view(batch, length, -1, self.head_dim) for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projection(x).view(batch, length, -1, self.head_dim)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -79,6 +82,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """What the layer adds for each token by itself."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -96,6 +100,7 @@ class Layer(nn.Module):
         self, x: Float[Tensor, "b t d"], angles: Angles, mask: Bool[Tensor, "*b 1 t s"] | None, causal: bool,
         cache: KVCache | None, positions: Int[Tensor, "b t"] | None, extent: int,
     ) -> Float[Tensor, "b t d"]:  # fmt: skip
+        """The stream after this layer; arguments as in `Attention`."""
         x = x + self.self_attn(self.input_layernorm(x), angles, mask, causal, cache, positions, extent)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -118,7 +123,9 @@ class Decoder(nn.Module):
         self.config = config
         self.model = Body(config)
         self.rope = Rope(config.rope_theta, config.head_dim, config.rope_scaling)
-        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = (
+            None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Embeddings of ids; pass them back as `embeds`, changed, to train with noise on them."""

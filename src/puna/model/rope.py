@@ -84,9 +84,7 @@ def _llama3(plain: Float[Tensor, "half"], scaling: RopeScaling) -> Float[Tensor,
     return torch.where(between, blended, scaled)
 
 
-def _yarn(
-    powers: Float[Tensor, "half"], theta: float, head_dim: int, scaling: RopeScaling
-) -> Float[Tensor, "half"]:
+def _yarn(powers: Float[Tensor, "half"], theta: float, head_dim: int, scaling: RopeScaling) -> Float[Tensor, "half"]:
     """Dimensions that turn often keep their frequency, those that turn seldom are interpolated (Peng et al. 2023, 3.2)."""
     length = scaling.original_max_position_embeddings
     assert length is not None

@@ -99,7 +99,9 @@ def _fill_exactly(tensors: dict[str, Entry], size: int, path: Path) -> None:
     reached = 0
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.end > size:
-            raise PunaError(f"is truncated: the tensor {name[:120]!r} ends at byte {entry.end:,} of {size:,}", where=str(path))
+            raise PunaError(
+                f"is truncated: the tensor {name[:120]!r} ends at byte {entry.end:,} of {size:,}", where=str(path)
+            )
         if entry.begin != reached:
             word = "overlaps the one before" if entry.begin < reached else "leaves a gap before it"
             raise PunaError(f"the tensor {name[:120]!r} {word}", where=str(path))

@@ -22,7 +22,8 @@ from puna.model.manifest import Manifest
 from puna.model.safetensors_header import DTYPES, Header, read_header
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-DIGEST_KEY = "puna.sha256"  # in the file's metadata: SHA-256 of all tensor bytes, so that a flipped bit shows without a manifest
+# In the file's metadata: SHA-256 of all tensor bytes, so that a flipped bit shows without a manifest.
+DIGEST_KEY = "puna.sha256"
 _MAX_JSON = 64 << 20
 _BLOCK = 1 << 22
 
@@ -38,11 +39,15 @@ def save_model(model: Decoder | Mapping[str, Tensor], config: ModelConfig, folde
     _same_names(set(tensors), config, str(folder))
     for name, shape in config.shapes.items():
         if tuple(tensors[name].shape) != shape:
-            raise PunaError(f"{name} has shape {list(tensors[name].shape)}, the config says {list(shape)}", where=str(folder))
+            raise PunaError(
+                f"{name} has shape {list(tensors[name].shape)}, the config says {list(shape)}", where=str(folder)
+            )
         _finite(name, tensors[name], str(folder))
     kinds = {tensor.dtype for tensor in tensors.values()}
     if len(kinds) != 1 or not kinds <= set(DTYPES.values()):
-        raise PunaError(f"weights are of types {sorted(map(str, kinds))}; one of fp32, fp16, bf16 is needed", where=str(folder))
+        raise PunaError(
+            f"weights are of types {sorted(map(str, kinds))}; one of fp32, fp16, bf16 is needed", where=str(folder)
+        )
     folder.mkdir(parents=True, exist_ok=True)
     _write_safetensors(folder / WEIGHTS, tensors)
     write_json(folder / CONFIG, config.to_hf(dtype=str(kinds.pop()).removeprefix("torch.")))
@@ -119,7 +124,9 @@ def _shards(folder: Path, manifest: Manifest) -> dict[Path, set[str] | None]:
     shards: dict[Path, set[str] | None] = {}
     for name, file in pairs:
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise PunaError(f"names the file {file[:80]!r}, which is not a safetensors file of this folder", where=str(index))
+            raise PunaError(
+                f"names the file {file[:80]!r}, which is not a safetensors file of this folder", where=str(index)
+            )
         if not (folder / file).is_file():
             raise PunaError(f"is missing, though {INDEX} names it", where=str(folder / file))
         names = shards.setdefault(folder / file, set())
@@ -140,7 +147,9 @@ def _checked_header(path: Path, names: set[str] | None, config: ModelConfig) -> 
     shapes.setdefault("lm_head.weight", (config.vocab_size, config.hidden_size))
     for name, entry in header.tensors.items():
         if name in shapes and entry.shape != shapes[name]:
-            raise PunaError(f"{name} has shape {list(entry.shape)}, the config says {list(shapes[name])}", where=str(path))
+            raise PunaError(
+                f"{name} has shape {list(entry.shape)}, the config says {list(shapes[name])}", where=str(path)
+            )
     return header
 
 
@@ -156,10 +165,11 @@ def _same_names(found: set[str], config: ModelConfig, where: str) -> None:
 
 def _drop_tied_head(state: dict[str, Tensor], config: ModelConfig, where: str) -> None:
     """Some writers store a tied head as well; it must then be the embedding, or the config is wrong."""
-    if config.tie_word_embeddings and "lm_head.weight" in state:
-        if not torch.equal(state.pop("lm_head.weight"), state["model.embed_tokens.weight"]):
-            raise PunaError("says that the head is tied, but lm_head.weight differs from the embedding", where=where,
-                            mend='set "tie_word_embeddings" to false in config.json')  # fmt: skip
+    if not config.tie_word_embeddings or "lm_head.weight" not in state:
+        return
+    if not torch.equal(state.pop("lm_head.weight"), state["model.embed_tokens.weight"]):
+        raise PunaError("says that the head is tied, but lm_head.weight differs from the embedding", where=where,
+                        mend='set "tie_word_embeddings" to false in config.json')  # fmt: skip
 
 
 def _tensors(path: Path, header: Header) -> Iterator[tuple[str, Tensor]]:
@@ -218,4 +228,4 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _bytes(tensor: Tensor) -> memoryview:
     flat = tensor.cpu().contiguous().view(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
