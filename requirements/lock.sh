@@ -12,6 +12,10 @@ resolve() { # resolve OUTPUT ARGUMENT...: one resolution for Python 3.11 to 3.13
     shift
     uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
         --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file "$output" "$@"
+    # Where pyproject.toml's two platforms are all there is, a marker that names both says nothing.
+    sed "s/ ; sys_platform == 'darwin' or sys_platform == 'linux'//; s/ and (sys_platform == 'darwin' or sys_platform == 'linux')//" \
+        "$output" > "$output.short"
+    mv "$output.short" "$output"
 }
 
 # An entry is a requirement line and the indented lines of digests under it.
