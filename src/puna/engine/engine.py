@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from puna.engine.chat import Conversation
+from puna.engine.decoding import OneToken
 from puna.engine.sampling import Sampler, Sampling
 from puna.engine.scoring import Row, logprobs
 from puna.engine.text import TextStream
@@ -158,7 +159,7 @@ class Engine:
         sampler = Sampler(settings, prompts, self.config.vocab_size, self._banned, self._device)
         capacity = max(len(ids) + limit for ids, limit in zip(prompts, limits, strict=True))
         cache = KVCache(self.config, len(rows), capacity, device=self._device)
-        logits = self._read(prompts, cache)
+        logits, read_one = self._read(prompts, cache), OneToken(self.model, cache)
         while True:
             chosen = sampler.next(logits)
             for reply, token in zip(live, chosen.tolist(), strict=True):
@@ -173,9 +174,7 @@ class Engine:
                 sampler.keep(staying)
                 cache.select(index)
             with threads_for(self.config.parameters * len(live)):
-                hidden = self.model(chosen[:, None], cache=cache)
-                logits = self.model.logits(hidden[:, -1])
-            cache.advance(1)
+                logits = self.model.logits(read_one(chosen, cache))
 
     def _read(self, prompts: list[Sequence[int]], cache: KVCache) -> Float[Tensor, "b v"]:
         """Read the prompts, padded on the right, into the cache; the logits after each prompt's last token."""
