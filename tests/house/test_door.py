@@ -5,6 +5,7 @@ to; everything else is the real script, the real venv module and the real locks.
 """
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -210,6 +211,20 @@ def test_gpu_build_where_there_is_a_driver(door: Door, tmp_path: Path) -> None:
     if not without["PUNA_TORCH"]:
         assert door.run("a", **without).stderr == ""  # the driver is gone for now: the GPU build stays
         assert door.lines() == []
+
+
+def test_terminal_shows_what_pip_shows(door: Door) -> None:
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            [str(door.root / "puna"), "a"], env=door.environment(), stdout=subprocess.PIPE, stderr=theirs
+        )
+        out, _ = process.communicate()
+        os.close(theirs)
+        shown = screen.read(65536).decode()
+    assert (process.returncode, out) == (0, b"ran -P -m puna a\n")
+    assert shown.count("Collecting something") == 2
+    assert door.lines() == WHOLE
 
 
 @pytest.mark.parametrize(
