@@ -117,6 +117,8 @@ def test_quiz_scores_by_mutual_information(engine: Engine) -> None:
     assert result.score["p_value"] == 0.25 ** len(items)
     assert result.score["detail"]["accuracy_by_scoring"]["sum"] < 0.7
     assert all(row["chosen"] == row["right"] for row in result.log)
+    astray = result.score["detail"]["shared_letters"]["model_where_letters_fail"]
+    assert astray["n"] == astray["right"]
     lost = quiz.run_quiz(Oracle(engine, 0.0), items, aside, 200, 1)
     assert lost is not None
     assert lost.score["value"] == 0.0  # four equal choices are no right answer

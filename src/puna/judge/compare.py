@@ -42,11 +42,15 @@ def verdict(name: str, difference: dict[str, Any]) -> dict[str, Any]:
         return {"name": f"beats_{name}", "holds": None, "difference": value, "interval": None,
                 "words": f"cannot tell against {label}: {size} {'less' if value < 0 else 'more'}, and too few sources for an interval"}  # fmt: skip
     low, high = interval
-    within = f"95 % interval {low:+.3f} to {high:+.3f}"
+    nearer, farther = sorted((abs(low), abs(high)))
+    within = f"95 % interval {nearer:.3f} to {farther:.3f}"
     if high < 0:
         holds, words = True, f"beats {label} by {size} ({within})"
     elif low > 0:
         holds, words = False, f"falls short of {label} by {size} ({within})"
     else:
-        holds, words = None, f"cannot tell against {label}: {value:+.3f} bits per byte ({within})"
+        holds, words = (
+            None,
+            f"cannot tell against {label}: {value:+.3f} bits per byte (95 % interval {low:+.3f} to {high:+.3f})",
+        )
     return {"name": f"beats_{name}", "holds": holds, "difference": value, "interval": interval, "words": words}

@@ -4,7 +4,7 @@ Comes in: the corpus's functions, the chat model. Goes out: accuracy beside chan
 give. Must never happen: a summary that the model was trained on among the choices, two right answers, or a scoring
 rule chosen after the answers were seen.
 
-The choices are never shown together. Each is scored as the assistant's whole answer to "What does NAME do?", and the
+The choices are never shown together. Each is scored as what the assistant answers to "What does NAME do?", and the
 likeliest counts as the model's choice. PRIMARY was fixed before any model was scored: pointwise mutual information,
 log P(answer | question) - log P(answer | the same question without a name), which takes out that some summaries are
 likelier than others whatever is asked (Brown et al. 2020, section 2.4; Holtzman et al. 2021). The other rules are
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.engine import Engine
+from puna.judge.bits_per_byte import batch_tokens
 from puna.judge.functions import Function
 from puna.judge.results import PLACES, Score, make_score
 from puna.judge.stats import Interval, Units, binomial_p_value, ratio_interval, wilson
@@ -133,7 +134,7 @@ def score_choices(
     progress.start("asking the quiz", len(chosen), "answers")
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
-        nats[part] = engine.logprobs([rows[i] for i in part])
+        nats[part] = engine.logprobs([rows[i] for i in part], batch_tokens(engine))
         progress.update(start + len(part))
     progress.finish()
     prior = np.array([unnamed[choice] for _, choice in asked])
@@ -146,15 +147,15 @@ def score_choices(
 
 
 def _rows(engine: Engine, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
-    """(prompt, answer) token ids of each (question, answer): the answer is what tuning trains on, its end included."""
+    """(prompt, answer) token ids of each (question, answer). The turn's end is not scored: a reply may well say more."""
     talks = [
         [{"role": "user", "content": question}, {"role": "assistant", "content": answer}] for question, answer in pairs
     ]
     rows = []
     for rendered in render_batch(engine.tokenizer, talks):
         first = rendered.loss.index(True)
-        last = len(rendered.loss) - rendered.loss[::-1].index(True)
-        rows.append((rendered.ids[:first], rendered.ids[first:last]))
+        end = len(rendered.loss) - 1 - rendered.loss[::-1].index(True)  # the place of <|im_end|>
+        rows.append((rendered.ids[:first], rendered.ids[first:end]))
     return rows
 
 
@@ -197,13 +198,15 @@ def run_quiz(
 def _by_module(items: Sequence[Item], model: Credits, shared: Credits, draws: int, seed: int) -> dict[str, Any]:
     """What changes when questions about one module count as kin: whole modules are drawn again."""
     modules = Units.of([item.function.module for item in items])
+    astray = model[shared < 1]  # where letters alone do not find the summary
     ones, gain = modules.sums(np.ones(len(items))), modules.sums(model - shared)
     return {
         "modules": modules.count,
         "interval_over_modules": _rounded(ratio_interval(modules.sums(model), ones, draws, seed)),
         "shared_letters": {"accuracy": round(float(shared.mean()), PLACES), "difference": round(float(gain.sum() / len(items)), PLACES),
                            "difference_is": "model minus shared letters, paired, whole modules drawn again",
-                           "interval": _rounded(ratio_interval(gain, ones, draws, seed))},
+                           "interval": _rounded(ratio_interval(gain, ones, draws, seed)),
+                           "model_where_letters_fail": {"n": len(astray), "right": int((astray == 1).sum())}},
     }  # fmt: skip
 
 

@@ -25,7 +25,14 @@ def format_scores(results: Mapping[str, Any]) -> str:
     if shares:
         lines += ["", *_table("share, more is better", shares, "chance / p")]
     if results["verdicts"]:
-        lines += ["", *(line for said in results["verdicts"] for line in _wrap(f"The model {said['words']}."))]
+        lines += [
+            "",
+            *(
+                line
+                for said in results["verdicts"]
+                for line in _wrap(f"{said['words'][:1].upper()}{said['words'][1:]}.")
+            ),
+        ]
     for left in results["left_out"]:
         lines += _wrap(f"Left out: {left['task']}: {left['reason']}.")
     text = results["text"]["heldout"]
