@@ -1,7 +1,7 @@
 """The documentation of what is written in C: run as a program by a fresh, isolated interpreter.
 
 Comes in: nothing. Goes out, on stdout: one JSON object per line, {"module", "name", "kind", "signature", "doc"}, in a fixed
-order. Must never happen: that the importing of an extension module touches the process that builds the corpus; so this file
+order; "kind" is function, method, class, module, or skipped for a module that cannot be loaded. Must never happen: that the importing of an extension module touches the process that builds the corpus; so this file
 imports nothing of puna, and is started as `python -I -S builtin_docs.py`.
 """
 
@@ -18,14 +18,16 @@ from types import ModuleType
 from typing import Any
 
 # Modules whose import changes the terminal, opens a display, or that exist for CPython's own tests.
-_AVOID = re.compile(r"_?(readline|tkinter|curses.*|xx.*|test.*|ctypes_test|bootlocale|nis|ossaudiodev|antigravity|this)$")
+_AVOID = re.compile(
+    r"_?(readline|tkinter|curses.*|xx.*|test.*|ctypes_test|bootlocale|nis|ossaudiodev|antigravity|this)$"
+)
 # Public names of what an underscored module holds: the first of these that shows the object gives it its name.
-_PUBLIC = (
-    "os io collections functools operator heapq bisect datetime decimal json random re socket ssl sqlite3 struct csv hashlib "
-    "bz2 lzma threading weakref statistics pickle copyreg copy ast codecs contextvars asyncio typing abc string select "
-    "selectors signal locale tracemalloc warnings types queue xml.etree.ElementTree xml.parsers.expat uuid zoneinfo ctypes "
-    "opcode symtable tokenize importlib.machinery dbm.gnu dbm.ndbm multiprocessing.shared_memory crypt"
-).split()
+_PUBLIC = """
+os io collections functools operator heapq bisect datetime decimal json random re socket ssl sqlite3 struct csv hashlib bz2
+lzma threading weakref statistics pickle copyreg copy ast codecs contextvars asyncio typing abc string select selectors signal
+locale tracemalloc warnings types queue xml.etree.ElementTree xml.parsers.expat uuid zoneinfo ctypes opcode symtable tokenize
+importlib.machinery dbm.gnu dbm.ndbm multiprocessing.shared_memory crypt
+"""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -33,7 +35,6 @@ def _import(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ImportError:  # an extension built without its library is listed and cannot be loaded
-        print(f"skipped {name}", file=sys.stderr)
         return None
 
 
@@ -83,15 +84,25 @@ def _entries(module: str, name: str, value: Any) -> list[dict[str, str]]:
     return out
 
 
+def _emit(entry: dict[str, str]) -> None:
+    sys.stdout.write(json.dumps(entry) + "\n")
+
+
+def _names(module: ModuleType) -> list[str]:
+    # Of two names of one object its own comes first: array.array before array.ArrayType.
+    values = vars(module)
+    return sorted(values, key=lambda name: (getattr(values[name], "__name__", None) != name, name))
+
+
 def main() -> None:
     """Print the documentation of all C modules, public names first."""
     warnings.simplefilter("ignore")
     loaded = [(name, _import(name)) for name in _c_modules()]
     home: dict[int, tuple[str, str]] = {}
     held: list[Any] = []  # an object that is freed would give its id to another
-    for public in _PUBLIC:
+    for public in _PUBLIC.split():
         module = _import(public)
-        for name in sorted(vars(module)) if module else []:
+        for name in _names(module) if module else []:
             value = vars(module)[name]
             if not name.startswith("_") and (isinstance(value, type) or inspect.isbuiltin(value)):
                 held.append(value)
@@ -99,9 +110,10 @@ def main() -> None:
     seen: set[int] = set()
     for c_name, module in loaded:
         if module is None:
+            _emit({"module": c_name, "name": "", "kind": "skipped", "signature": "", "doc": ""})
             continue
-        print(json.dumps({"module": c_name, "name": "", "kind": "module", "signature": "", "doc": _doc(module)}))
-        for name in sorted(vars(module)):
+        _emit({"module": c_name, "name": "", "kind": "module", "signature": "", "doc": _doc(module)})
+        for name in _names(module):
             value = vars(module)[name]
             if name.startswith("_") or not (isinstance(value, type) or inspect.isbuiltin(value)) or id(value) in seen:
                 continue
@@ -114,7 +126,7 @@ def main() -> None:
             if not c_name.startswith("_") and c_name != "posix":
                 place, shown = c_name, name
             for entry in _entries(place, shown, value):
-                print(json.dumps(entry))
+                _emit(entry)
 
 
 if __name__ == "__main__":

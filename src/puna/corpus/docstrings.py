@@ -18,7 +18,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])[\"')]?\s+(?=[A-Z\"'(`*<\[])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|incl|approx|no|fig|sec|[A-Z])\.)$", re.IGNORECASE)
 # "range(stop) -> range object": how C code wrote signatures before it could carry them.
 _CALL_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+)(\(.*?\))(?:\s*(?:-{1,2}>|=>|->|—|--?)\s*(.*))?$")
-_RETURNS = re.compile(r"^(?:Returns?|:returns?:|@return:?)\s+(?:the\s+)?(.+)$", re.IGNORECASE)
+_RETURNS = re.compile(r"^(?:Returns?|:returns?:|@return:?)\s+(.+)$", re.IGNORECASE)
 # ":param x: words", "x -- words", "- x: words" on a line of its own, or "x" alone above an indented block.
 _ITEM = re.compile(
     r"^(?P<indent>[ \t]*)(?:[-*][ \t]+)?(?::param(?:[ \t]+\w+)?[ \t]+(?P<param>\w+)[ \t]*:"
@@ -93,7 +93,9 @@ def _definitions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[_Definitio
 def _entry(node: _Definition, qualname: str, module: str, in_class: bool) -> Entry | None:
     doc = ast.get_docstring(node) or ""
     if isinstance(node, ast.ClassDef):
-        start = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+        start = next(
+            (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None
+        )
         doc = doc or (ast.get_docstring(start) or "" if start is not None else "")
         signature = _signature(start.args, bound=True) if start is not None else ""
         return Entry(module, qualname, "class", signature, doc) if doc.strip() else None
@@ -210,8 +212,9 @@ def _clip(text: str) -> str:
 
 def returns_of(doc: str) -> str | None:
     """What a docstring says is returned: the words after "Return" of its first such sentence, or None."""
-    for sentence in _SENTENCE.split(" ".join(doc.split("\n\n", 6)[:6]).replace("\n", " ")):
-        match = _RETURNS.match(" ".join(sentence.split()))
-        if match is not None:
-            return _clip(match.group(1)).rstrip(".")
+    for paragraph in doc.split("\n\n")[:8]:
+        for sentence in _SENTENCE.split(" ".join(paragraph.split())):
+            match = _RETURNS.match(sentence)
+            if match is not None:
+                return _clip(match.group(1)).rstrip(".")
     return None

@@ -28,9 +28,7 @@ FINAL_SCHEMA = pa.schema(
     ]
 )
 # Between the steps a row also carries its place in the reading order and the document that it is a piece of.
-WORK_SCHEMA = pa.schema(
-    [("order", pa.int64()), ("document", pa.string()), ("origin", pa.int64()), *FINAL_SCHEMA]  # type: ignore[arg-type]
-)
+WORK_SCHEMA = pa.schema([("order", pa.int64()), ("document", pa.string()), ("origin", pa.int64()), *FINAL_SCHEMA])
 
 _ROW_GROUP_ROWS = 4096
 _ROW_GROUP_BYTES = 32 << 20

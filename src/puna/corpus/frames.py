@@ -75,7 +75,13 @@ def take_out(path: Path, index: near.Shingles, threshold: float) -> pa.Table:
             for value, kind_of in zip(text.to_pylist(), kind.to_pylist(), strict=True)
         ]
         rows = [
-            {"text": k.text if k.passages else "", "passages": k.passages, "bytes": k.bytes, "sample": k.sample, "whole": k.whole}
+            {
+                "text": k.text if k.passages else "",
+                "passages": k.passages,
+                "bytes": k.bytes,
+                "sample": k.sample,
+                "whole": k.whole,
+            }
             for k in kept
         ]
         return daft.Series.from_pylist(rows, dtype=daft.DataType.struct(fields))

@@ -13,6 +13,7 @@ from puna.corpus.python import PINNED, PythonCorpus
 from puna.corpus.steps import Step
 from puna.files import atomic_file, canonical_json
 
+_LIKE_HELDOUT = "training function documented like a held-out one"
 _EXACT_CHARS = 20  # shorter docstrings ("Close it.") say the same of many things by chance
 
 
@@ -48,7 +49,11 @@ def write(corpus: PythonCorpus, heldout: Collection[str], threshold: float, path
         unit = corpus.units[item["module"]]
         sides["pinned" if unit in PINNED else "heldout" if unit in heldout else "train"].append(item)
     pinned = _Documented(sides["pinned"], threshold)
-    held = [item for item in sides["heldout"] if not _drop(item, pinned, step, "held-out function documented like a built-in")]
+    held = [
+        item
+        for item in sides["heldout"]
+        if not _drop(item, pinned, step, "held-out function documented like a built-in")
+    ]
     judged = _Documented(held, threshold)
     names = {id(item) for item in held}
     dropped = {id(item) for item in sides["heldout"]} - names
@@ -58,9 +63,8 @@ def write(corpus: PythonCorpus, heldout: Collection[str], threshold: float, path
                 continue
             if id(item) in names:
                 item = {**item, "split": "heldout"}
-            elif corpus.units[item["module"]] not in PINNED:
-                if _drop(item, judged, step, "training function documented like a held-out one"):
-                    continue
+            elif corpus.units[item["module"]] not in PINNED and _drop(item, judged, step, _LIKE_HELDOUT):
+                continue
             step.leave(len(item["doc"].encode()))
             step.changed[item["split"]] += 1
             stream.write(canonical_json(item) + b"\n")

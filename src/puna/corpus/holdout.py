@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from puna.corpus import near
 from puna.corpus.clean import cut_at_paragraph
 from puna.corpus.documents import WORK_SCHEMA, TableWriter, read_rows
-from puna.corpus.split import choose, families
+from puna.corpus.split import choose, families, sample_of
 from puna.corpus.steps import Step
 from puna.recipe.schema import PYTHON_SOURCE, Corpus
+
+_NAMED = 300  # held-out units that corpus.json names
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Holdout:
     units: set[str] = field(default_factory=set)
     report: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    by_document: set[str] = field(default_factory=set)  # labels of sources whose split unit is the document
 
 
 @dataclass
@@ -42,9 +47,9 @@ def hold_out(
     `labels` gives each split unit's source; every source gives about `config.heldout_share` of its bytes.
     """
     holdout = Holdout(parted.with_name("heldout.parquet"))
-    units, rows = _survey(kept, labels)
+    units, rows = _survey(kept, labels, steps[-1].bytes_out)
     chosen: set[int] = set()  # orders of rows that are held out whole
-    cuts: dict[int, int] = {}  # order of a row -> the character at which its held-out tail begins
+    cuts: dict[int, int] = {}  # order of a row -> how many of its last characters are held out, about
     for label in sorted(rows):
         _choose_for(label, units[label], rows[label], config, pinned, holdout, chosen, cuts)
     step = Step("hold out")
@@ -56,6 +61,8 @@ def hold_out(
         order = 0
         for row in read_rows(kept):
             step.enter(len(row["text"].encode()))
+            if labels[row["source"]] in holdout.by_document:
+                row["source"] = row["document"]
             for text, goes in _parts(row, chosen, cuts):
                 piece = {**row, "text": text, "chars": len(text), "order": order}
                 order += 1
@@ -80,16 +87,19 @@ class _Row:
     chars: int
 
 
-def _survey(kept: Path, labels: Mapping[str, str]) -> tuple[dict[str, dict[str, dict[str, _Unit]]], dict[str, list[_Row]]]:
+_Levels = dict[str, dict[str, _Unit]]  # "source" or "document" -> name -> unit
+
+
+def _survey(kept: Path, labels: Mapping[str, str], total: int) -> tuple[dict[str, _Levels], dict[str, list[_Row]]]:
     """Of each source: its rows without their text, and its units on both levels, "source" (file) and "document"."""
-    units: dict[str, dict[str, dict[str, _Unit]]] = {}
+    units: dict[str, _Levels] = {}
     rows: dict[str, list[_Row]] = {}
     for row in read_rows(kept):
         label = labels[row["source"]]
         size = len(row["text"].encode())
         rows.setdefault(label, []).append(_Row(row["order"], row["source"], row["document"], size, row["chars"]))
         levels = units.setdefault(label, {"source": {}, "document": {}})
-        found = near.shingles(row["text"])
+        found = sample_of(near.shingles(row["text"]), total)
         for level in levels:
             unit = levels[level].setdefault(row[level], _Unit())
             unit.size += size
@@ -99,7 +109,7 @@ def _survey(kept: Path, labels: Mapping[str, str]) -> tuple[dict[str, dict[str, 
 
 def _choose_for(
     label: str,
-    levels: dict[str, dict[str, _Unit]],
+    levels: _Levels,
     rows: list[_Row],
     config: Corpus,
     pinned: Collection[str],
@@ -113,7 +123,7 @@ def _choose_for(
         if len(names) < 2:
             continue
         sizes = {name: unit.size for name, unit in units.items()}
-        joined = [near.np.concatenate(units[name].shingles) for name in names]
+        joined = [np.concatenate(units[name].shingles) for name in names]
         family = families(names, joined, config.near_duplicate)
         taken = choose(sizes, config.heldout_share, pinned=pinned, family=family)
         if not taken and family:
@@ -123,7 +133,9 @@ def _choose_for(
         if taken:
             orders = [row.order for row in rows if getattr(row, level) in taken]
             chosen.update(orders)
-            holdout.units.update(taken if level == "source" else ())
+            holdout.units.update(taken)
+            if level == "document":
+                holdout.by_document.add(label)
             holdout.report.append(
                 {
                     "source": label,
@@ -133,6 +145,7 @@ def _choose_for(
                     "families": len(set(family.values())),
                     "units_in_families": len(family),
                     "bytes_heldout": sum(sizes[name] for name in taken),
+                    "heldout": sorted(taken)[:_NAMED],
                 }
             )
             return
@@ -142,7 +155,7 @@ def _choose_for(
 def _cut_tails(
     label: str, rows: list[_Row], share: float, holdout: Holdout, chosen: set[int], cuts: dict[int, int]
 ) -> None:
-    """Hold out the end of each document; a place below 0 marks a wish, the last characters of a row, as -count."""
+    """Hold out the end of each document: whole rows of it, and in `cuts` how many last characters of one row."""
     documents: dict[str, list[_Row]] = {}
     for row in rows:
         documents.setdefault(row.document, []).append(row)
@@ -154,7 +167,7 @@ def _cut_tails(
                 wish -= piece.chars
             else:
                 if wish >= 1:
-                    cuts[piece.order] = -round(wish)
+                    cuts[piece.order] = round(wish)
                 break
     total = sum(row.size for row in rows)
     holdout.report.append({"source": label, "by": "tail", "units": len(documents), "heldout_units": len(documents)})
@@ -170,7 +183,7 @@ def _parts(row: dict[str, Any], chosen: set[int], cuts: dict[int, int]) -> list[
     if row["order"] not in cuts:
         return [(row["text"], False)]
     text = row["text"]
-    at = cut_at_paragraph(text, -cuts[row["order"]] / len(text))
+    at = cut_at_paragraph(text, cuts[row["order"]] / len(text))
     parts = [(text[:at].rstrip("\n"), False), (text[at:].strip("\n"), True)]
     return [part for part in parts if part[0].strip()]
 
@@ -191,6 +204,8 @@ def _write_heldout(held: list[dict[str, Any]], common: list[str], config: Corpus
                     step.remove(reason, row["source"], change.sample, count=max(1, change.passages))
                 row["text"] = change.text
             row["chars"] = len(row["text"])
-            if row["chars"] >= min(config.min_chars, 80) or (row["chars"] and config.min_chars > 80):
-                step.leave(len(row["text"].encode()))
-                writer.add(row)
+            if row["chars"] < config.min_chars:
+                step.removed[f"under {config.min_chars} characters"] += 1
+                continue
+            step.leave(len(row["text"].encode()))
+            writer.add(row)

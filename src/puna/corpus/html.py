@@ -8,17 +8,22 @@ Must never happen: time that grows faster than the page. The standard `html.pars
 import re
 from html import unescape
 
-_DROP = frozenset(
-    "script style noscript template svg math nav header footer aside form button select option iframe object "
-    "figure canvas video audio dialog menu".split()
-)
+_DROP_TAGS = """
+script style noscript template svg math nav header footer aside button select option iframe object figure canvas video audio
+dialog menu
+"""
+_BLOCK_TAGS = """
+address article aside blockquote body br center dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6
+head header hr html li main nav ol p pre section summary table tbody td tfoot th thead title tr ul
+"""
+_DROP = frozenset(_DROP_TAGS.split())
+_BLOCK = frozenset(_BLOCK_TAGS.split())
 # What stands inside is not markup at all: only the closing tag ends it.
-_RAW = frozenset("script style textarea title noscript iframe".split())
-_BLOCK = frozenset(
-    "address article aside blockquote body br center dd details div dl dt fieldset figcaption figure footer form h1 h2 "
-    "h3 h4 h5 h6 head header hr html li main nav ol p pre section summary table tbody td tfoot th thead title tr ul".split()
-)
+_RAW = frozenset(["script", "style", "textarea", "title", "noscript", "iframe"])
 _MAIN = frozenset(["main", "article"])
+# A page that forgets to close one of the first is not lost: a tag of the second kind ends them, as it does in browsers.
+_SMALL = frozenset(["svg", "math", "button", "select", "option", "object", "canvas", "video", "audio"])
+_BREAKS_OUT = frozenset(["p", "h1", "h2", "h3", "h4", "h5", "h6", "article", "main", "section"])
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9:-]*")
 _SPACES = re.compile(r"[ \t\r\n\f\xa0\u3000]+")
 _MAIN_SHARE = 0.3  # of the page's text: a smaller <main> or <article> is a teaser, not the text
@@ -58,6 +63,8 @@ class _Page:
         if name in _BLOCK:
             self.end_block()
         change = -1 if closing else 1
+        if name in _BREAKS_OUT and not closing and self._dropping:
+            self._dropping = {kept: depth for kept, depth in self._dropping.items() if kept not in _SMALL}
         if name in _DROP:
             depth = self._dropping.get(name, 0) + change
             # Only the name that opened a dropped part can close it; a stray closing tag opens nothing.
@@ -105,12 +112,14 @@ def _markup_end(markup: str, lower: str, opening: int, page: _Page) -> int:
     name = found.group().lower()
     end = _after(markup, ">", found.end())
     self_closed = markup.endswith("/>", opening, end) and name not in _RAW
-    if not self_closed or name in _BLOCK:
-        if not (self_closed and name in _DROP):
-            page.tag(name, closing)
+    if not self_closed or (name in _BLOCK and name not in _DROP):
+        page.tag(name, closing)
     if name in _RAW and not closing:
         stop = lower.find(f"</{name}", end)
-        return len(markup) if stop < 0 else stop
+        stop = len(markup) if stop < 0 else stop
+        if name == "title":
+            page.text(markup[end:stop])
+        return stop
     return end
 
 

@@ -53,7 +53,9 @@ def read_documents(folder: Path, split: str) -> pa.Table:
     try:
         return pq.read_table(path, schema=FINAL_SCHEMA)
     except (pa.ArrowException, OSError) as error:
-        raise PunaError(f"is not a table of documents ({error})", where=str(path), mend="build the corpus again") from error
+        raise PunaError(
+            f"is not a table of documents ({error})", where=str(path), mend="build the corpus again"
+        ) from error
 
 
 class _Build:
@@ -78,9 +80,7 @@ class _Build:
             self.progress.note(note)
         totals = self.write(parted, holdout)
         if self.python is not None:
-            step = functions.write(
-                self.python, holdout.units, self.config.near_duplicate, self.out / "functions.jsonl"
-            )
+            step = functions.write(self.python, holdout.units, self.config.near_duplicate, self.out / "functions.jsonl")
             self.steps.append(step)
         report = {
             **totals,
@@ -115,7 +115,8 @@ class _Build:
                 split.enter(size)
                 for number, piece in enumerate(clean.split_long(text, self.config.max_chars)):
                     split.leave(len(piece.encode()))
-                    split.changed["pieces cut off"] += number > 0
+                    if number:
+                        split.changed["pieces cut off"] += 1
                     name = f"{row['id']}/{number}" if number else row["id"]
                     writer.add({**row, "order": order, "id": name, "text": piece})
                     order += 1
@@ -167,7 +168,9 @@ class _Build:
                     writer.add(row)
         self.progress.finish()
         if writer.rows == 0:
-            raise PunaError("no document is left after the filters", where="corpus", mend="see min_chars and max_symbol_share")
+            raise PunaError(
+                "no document is left after the filters", where="corpus", mend="see min_chars and max_symbol_share"
+            )
 
     def _passes(self, row: dict[str, Any], size: int, length: Step, symbols: Step) -> bool:
         length.enter(size)
@@ -228,7 +231,9 @@ class _Build:
         self.progress.finish()
         for side, writer in (("train on", train), ("judge with", heldout)):
             if writer.rows == 0:
-                raise PunaError(f"too little text: nothing is left to {side}", where="corpus", mend="give more, or other, text")
+                raise PunaError(
+                    f"too little text: nothing is left to {side}", where="corpus", mend="give more, or other, text"
+                )
         return {
             "documents": {"train": train.rows, "heldout": heldout.rows},
             "bytes": {"train": train.bytes, "heldout": heldout.bytes},

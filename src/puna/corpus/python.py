@@ -32,8 +32,8 @@ REFERENCE = "reference"  # the split unit of the language reference
 # Always trained on: what every Python program uses, and what people ask about first.
 PINNED = frozenset(["builtins", REFERENCE])
 _SKIP_FOLDERS = frozenset(
-    "test tests idle_test site-packages dist-packages __pycache__ lib-dynload config node_modules".split()
-)
+    ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload", "config", "node_modules")
+)  # fmt: skip
 _TOPICS = "pydoc_data/topics.py"
 _TIMEOUT = 180.0
 
@@ -56,7 +56,9 @@ def library_files() -> list[tuple[str, Path]]:
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     if not (root / "os.py").is_file():
-        raise PunaError("this Python has no library in source form", where=str(root), mend="name your own text as a source")
+        raise PunaError(
+            "this Python has no library in source form", where=str(root), mend="name your own text as a source"
+        )
     files: list[tuple[str, Path]] = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in _SKIP_FOLDERS and not name.startswith(("config-", "."))]
@@ -105,7 +107,9 @@ def collect() -> PythonCorpus:
         except SyntaxError:
             corpus.skipped["library file that this Python cannot parse (source kept, no docstrings)"] += 1
     for raw in _builtin_lines():
-        if raw["kind"] == "module":
+        if raw["kind"] == "skipped":
+            corpus.skipped["extension module that cannot be loaded"] += 1
+        elif raw["kind"] == "module":
             headers.setdefault(raw["module"], raw["doc"])
         elif raw["doc"].strip():
             entries.setdefault(raw["module"], []).append(docstrings.entry_of_builtin(raw))
@@ -144,12 +148,16 @@ def _builtin_lines() -> Iterator[dict[str, str]]:
             command, capture_output=True, timeout=_TIMEOUT, env=environment, cwd=Path(script.origin).parent, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PunaError(f"this Python could not describe its built-in modules ({error})", where=sys.executable) from error
+        raise PunaError(
+            f"this Python could not describe its built-in modules ({error})", where=sys.executable
+        ) from error
     if done.returncode != 0:
         tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise PunaError(f"this Python could not describe its built-in modules ({' '.join(tail)})", where=sys.executable)
-    for line in done.stdout.decode("utf-8").splitlines():
-        yield json.loads(line)
+    lines = done.stdout.decode("utf-8").splitlines()
+    if not lines:
+        raise PunaError("this Python said nothing about its built-in modules", where=sys.executable)
+    yield from map(json.loads, lines)
 
 
 def _page(module: str, header: str, entries: list[Entry]) -> str:

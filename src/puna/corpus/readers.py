@@ -29,6 +29,7 @@ TABLE = frozenset([".csv", ".tsv"])
 SUFFIXES = TEXT | HTML | LINES | TABLE | {".json", ".parquet"}
 COMPRESSED = frozenset([".gz", ".zst"])
 _FLUSH = 16 << 20  # characters of a text file held at once; a longer file becomes several documents of one source
+_CSV_FIELD = 16 << 20  # characters; a quote that is never closed ends here
 _PARQUET_ROWS = 256
 _PARQUET_RATIO = 2000  # text over file bytes; dictionary pages can claim petabytes in kilobytes
 _PARQUET_FLOOR = 1 << 30
@@ -135,17 +136,17 @@ def read_file(file: SourceFile, text_field: str | None, licence: str, tally: Tal
 
 def _encoding(path: Path, kind: str, tally: Tally) -> streams.Encoding | None:
     encoding = streams.find_encoding(path, lines=kind in TEXT | LINES)
+    if kind in HTML and (encoding is None or encoding.name.endswith("guessed")):
+        with streams.open_bytes(path) as stream:
+            declared = html.declared_charset(stream.read(4096))
+        if codec := _DECLARED.get(declared or ""):
+            encoding = streams.Encoding(f"{codec}, declared", codec, "replace")
     if encoding is None:
         tally.skipped["binary file, or in no known encoding"] += 1
         return None
     if encoding.name == "empty":
         tally.skipped["empty file"] += 1
         return None
-    if kind in HTML and encoding.name.endswith("guessed"):
-        with streams.open_bytes(path) as stream:
-            declared = html.declared_charset(stream.read(4096))
-        if codec := _DECLARED.get(declared or ""):
-            encoding = streams.Encoding(f"{codec}, declared", codec, "replace")
     tally.encodings[encoding.name] += 1
     return encoding
 
@@ -153,14 +154,17 @@ def _encoding(path: Path, kind: str, tally: Tally) -> streams.Encoding | None:
 def _plain(path: Path, encoding: streams.Encoding) -> Iterator[tuple[str, str]]:
     held: list[str] = []
     size, number = 0, 0
-    for line in streams.read_lines(path, encoding):
-        held.append(line)
-        size += len(line)
-        if size > _FLUSH:
-            yield (f"#{number}", "".join(held))
-            held, size, number = [], 0, number + 1
-    if held or number == 0:
-        yield (f"#{number}" if number else "", "".join(held))
+    for block in streams.read_blocks(path, encoding):
+        held.append(block)
+        size += len(block)
+        cut = block.rfind("\n") + 1
+        if size > _FLUSH and cut:
+            yield (f"#{number}", "".join([*held[:-1], block[:cut]]))
+            held, number = [block[cut:]], number + 1
+            size = len(held[0])
+    rest = "".join(held)
+    if rest or number == 0:
+        yield (f"#{number}" if number else "", rest)
 
 
 def _json_lines(
@@ -201,7 +205,7 @@ def _csv(path: Path, encoding: streams.Encoding, text_field: str | None, tally: 
     first = next(lines, "").lstrip("\ufeff")
     delimiter = max(",;\t|", key=first.count)
     header = next(csv.reader([first], delimiter=delimiter), [])
-    before = csv.field_size_limit(streams.LINE_LIMIT)
+    before = csv.field_size_limit(_CSV_FIELD)
     try:
         for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 2):
             if values:

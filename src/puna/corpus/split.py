@@ -15,7 +15,10 @@ import numpy as np
 from puna.corpus.near import MIN_SHINGLES, Shingles
 
 _SAMPLES = 4_000_000  # shingles looked at, in all units together
-_COMMON = 32  # units: a shingle found in more of them is a phrase of the whole corpus, not a copy
+_BYTES_PER_SHINGLE = 6  # of text, about, in English, Chinese and code
+_COMMON = 32  # units: of a shingle found in more of them not every pair is counted, but each unit with the first
+# Of the near-duplicate threshold: joins a family, because what is not joined costs training text when one is held out.
+_ALIKE = 0.6
 _LARGEST = 4  # a held-out unit has at most 1/4 of the held-out bytes where there are enough smaller ones
 _MOST = 0.2  # of all bytes: more is never held out
 
@@ -60,15 +63,19 @@ def _fill(order: list[str], weights: Mapping[str, int], target: float, largest: 
     return taken
 
 
+def sample_of(found: Shingles, corpus_bytes: int) -> Shingles:
+    """The shingles whose hash falls into a sample that stays small for a corpus of any size: the same ones in every text."""
+    one_in = max(1, corpus_bytes // (_BYTES_PER_SHINGLE * _SAMPLES))
+    return found if one_in == 1 else found[found % np.uint64(one_in) == 0]
+
+
 def families(units: list[str], found: list[Shingles], threshold: float) -> dict[str, str]:
     """Which units are near-duplicates of each other: {unit: the first name of its family}, lone units left out.
 
-    `found[i]` are the shingles of `units[i]`. Two units are of one family where a sample of the smaller one's shingles
-    stands in the larger one to `threshold` or more; families are the connected parts of that graph.
+    `found[i]` are the shingles of `units[i]`, or a sample. Two units are of one family where 0.6 * `threshold` or more of
+    the smaller one's shingles stand in the larger one; families are the connected parts of that graph.
     """
-    total = sum(map(len, found))
-    keep_one_in = np.uint64(max(1, total // _SAMPLES))
-    sampled = [np.unique(part[part % keep_one_in == 0]) for part in found]
+    sampled = [np.unique(part) for part in found]
     sizes = np.array([len(part) for part in sampled])
     if not len(units) or sizes.sum() == 0:
         return {}
@@ -88,7 +95,7 @@ def families(units: list[str], found: list[Shingles], threshold: float) -> dict[
 
     for (left, right), shared in _pairs(owners, starts, counts, len(units)):
         smaller = min(sizes[left], sizes[right])
-        if smaller >= MIN_SHINGLES and shared >= threshold * smaller:
+        if smaller >= MIN_SHINGLES and shared >= _ALIKE * threshold * smaller:
             first, second = sorted((root(left), root(right)))
             parent[second] = first
     members: dict[int, list[str]] = {}
@@ -97,9 +104,7 @@ def families(units: list[str], found: list[Shingles], threshold: float) -> dict[
     return {name: min(names) for names in members.values() if len(names) > 1 for name in names}
 
 
-def _pairs(
-    owners: np.ndarray, starts: np.ndarray, counts: np.ndarray, units: int
-) -> list[tuple[tuple[int, int], int]]:
+def _pairs(owners: np.ndarray, starts: np.ndarray, counts: np.ndarray, units: int) -> list[tuple[tuple[int, int], int]]:
     """How many sampled shingles each two units share, for the pairs that share any."""
     keys: list[np.ndarray] = []
     for count in range(2, _COMMON + 1):
@@ -110,6 +115,8 @@ def _pairs(
         for left in range(count):
             for right in range(left + 1, count):
                 keys.append(groups[:, left] * units + groups[:, right])
+    for at, count in zip(starts[counts > _COMMON], counts[counts > _COMMON], strict=True):
+        keys.append(owners[at] * units + owners[at + 1 : at + count])
     if not keys:
         return []
     pairs, shared = np.unique(np.concatenate(keys), return_counts=True)

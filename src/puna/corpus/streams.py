@@ -79,7 +79,7 @@ def unreadable(path: Path, error: OSError) -> PunaError:
 def open_bytes(path: Path) -> Iterator[_Readable]:
     """A file's bytes, decompressed where its name ends in .gz or .zst. Raises PunaError for what cannot be read."""
     try:
-        raw = open(path, "rb")
+        raw = open(path, "rb")  # noqa: SIM115 - the next `with` closes it; only its opening is guarded here
     except OSError as error:
         raise unreadable(path, error) from error
     with raw:
