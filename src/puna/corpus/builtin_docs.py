@@ -50,8 +50,8 @@ def _c_modules() -> list[str]:
 def _signature(value: Any) -> str:
     try:
         text = str(inspect.signature(value))
-    except (ValueError, TypeError):
-        return ""
+    except (ValueError, TypeError, AttributeError, NameError):
+        return ""  # none is told, or its defaults name what cannot be found (select.epoll.register in Python 3.13)
     return "" if _ADDRESS.search(text) else text
 
 
