@@ -4,6 +4,7 @@ Comes in: the sources that the recipe names. Goes out: artefacts for the trainin
 here that a room could do without knowing of the others.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from puna.build.graph import Context, Stage
 from puna.corpus import build_documents, read_documents, source_digest
 from puna.corpus.chat import make_conversations, read_conversations
 from puna.errors import PunaError
-from puna.files import atomic_file, canonical_json, file_sha256, write_json
+from puna.files import atomic_file, canonical_json, file_sha256, read_json, write_json
 from puna.recipe.schema import DOCSTRINGS, Sft
 
 TOKENIZER_SAMPLE_BYTES = 200_000_000  # merges of a vocabulary this small do not move with more text
@@ -48,39 +49,26 @@ def tokenizer_stage() -> Stage:
                  lambda context: {"vocab": wished_shape(context.recipe).vocab}, run)  # fmt: skip
 
 
-def _texts(corpus: Path, limit: int) -> Iterator[str]:
-    taken = 0
-    for text in read_documents(corpus, "train").column("text"):
-        value = text.as_py()
-        taken += len(value.encode())
-        yield value
-        if taken > limit:
-            return
+def _texts(corpus: Path, limit: float = math.inf) -> Iterator[str]:
+    """The training texts in order; above `limit` bytes every n-th document, so that each source has its share."""
+    stride = math.ceil(read_json(corpus / "corpus.json")["bytes"]["train"] / limit) or 1
+    for text in read_documents(corpus, "train").column("text")[::stride]:
+        yield text.as_py()
 
 
 def pack_stage() -> Stage:
     """Documents to packed rows."""
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        import numpy as np
-
         from puna.tokens import Tokenizer
         from puna.tokens.pack import pack_documents
+        from puna.tokens.stream import encode_documents
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
-        if tokenizer.eos_id is None:
-            raise PunaError("the tokenizer has no document end", where=str(context.done["tokenizer"]))
         shape = actual_shape(context)
-        table = read_documents(context.done["corpus"], "train")
-        end = tokenizer.eos_id
-
-        def documents() -> Iterator[tuple[Any, None]]:
-            for start in range(0, table.num_rows, 512):
-                for ids in tokenizer.encode_batch(table.column("text").slice(start, 512).to_pylist()):
-                    yield np.asarray([*ids, end], dtype=np.int64), None
-
-        report = pack_documents(documents(), shape.context, folder, vocab_size=shape.vocab, progress=context.progress)
-        return dict(report)
+        rows = encode_documents(tokenizer, _texts(context.done["corpus"]))
+        return dict(pack_documents(rows, shape.context, folder, vocab_size=shape.vocab, pad_id=tokenizer.pad_id,
+                                   progress=context.progress))  # fmt: skip)
 
     return Stage("pack", "turning documents into rows of tokens", ("tokens",), ("corpus", "tokenizer"),
                  lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip
@@ -113,7 +101,7 @@ def chat_stage(number: int, tune: Sft) -> Stage:
         write_json(folder / "chat.json", {"conversations": count, "source": Path(tune.data).name})
         return {"conversations": count}
 
-    inputs = ("corpus", "tokenizer", "calibrate") if made else ()
+    inputs = ("corpus",) if made else ()
     return Stage(f"chat-{number}", "collecting conversations", ("corpus",), inputs, settings, run)
 
 
@@ -130,23 +118,15 @@ def chat_pack_stage(number: int) -> Stage:
     name = f"chat-pack-{number}"
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        import numpy as np
-
         from puna.tokens import Tokenizer
-        from puna.tokens.chat import render
         from puna.tokens.pack import pack_documents
+        from puna.tokens.stream import encode_conversations
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
         shape = actual_shape(context)
-
-        def documents() -> Iterator[tuple[Any, Any]]:
-            for row in read_conversations(context.done[f"chat-{number}"] / "chat.jsonl", context.progress):
-                chat = render(tokenizer, row["messages"])
-                yield np.asarray(chat.ids, dtype=np.int64), np.asarray(chat.loss, dtype=bool)
-
-        report = pack_documents(documents(), shape.context, folder, vocab_size=shape.vocab, split_long=False,
-                                progress=context.progress)  # fmt: skip
-        return dict(report)
+        conversations = (row["messages"] for row in read_conversations(context.done[f"chat-{number}"] / "chat.jsonl"))
+        return dict(pack_documents(encode_conversations(tokenizer, conversations), shape.context, folder,
+                                   vocab_size=shape.vocab, split_long=False, pad_id=tokenizer.pad_id, progress=context.progress))  # fmt: skip
 
     return Stage(name, "turning conversations into rows of tokens", ("tokens",), (f"chat-{number}", "tokenizer"),
                  lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip

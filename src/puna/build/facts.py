@@ -13,6 +13,9 @@ from puna.recipe.scaling import Plan, Shape, plan_tuning, shape_of
 from puna.recipe.schema import PYTHON_SOURCE, Recipe, Sft
 
 
+CALIBRATION_TOKENS = 4_000_000  # the horizon whose plan is timed; the rate hardly depends on it
+
+
 def wished_shape(recipe: Recipe) -> Shape:
     """The shape before the tokenizer is trained: its vocabulary is what the recipe asks for."""
     return shape_of(recipe.model, recipe.tokenizer)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import puna
 from puna.build.facts import actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
@@ -127,6 +128,7 @@ def report_data(context: Context, gate: list[dict[str, Any]]) -> dict[str, Any]:
         "results": read_json(context.done["judge"] / "results.json"), "gate": gate,
         "stages": [row for row in context.log if row["name"] not in ("release", "report")],
         "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None},
+        "licence": recipe.release.licence, "puna_version": puna.__version__,
         "commands": [f"puna chat {recipe.name}", f"puna make {(run / 'recipe.toml').as_posix()}"],
     }  # fmt: skip
 

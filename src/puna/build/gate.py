@@ -46,15 +46,24 @@ def _row(check: str, passed: bool, value: str) -> dict[str, Any]:
     return {"check": check, "passed": passed, "value": value}
 
 
-def _foreign_tokenizer(folder: Path) -> Any:
+def _quiet_transformers() -> None:
+    """No network, and none of its bars and hints on our screen: the gate's rows say what it found."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _foreign_tokenizer(folder: Path) -> Any:
+    _quiet_transformers()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
 
 
 def _foreign_model(folder: Path) -> Any:
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    _quiet_transformers()
     import torch
     from transformers import AutoModelForCausalLM
 

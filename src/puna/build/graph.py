@@ -104,7 +104,7 @@ def _bring_about(context: Context, stage: Stage) -> None:
 def code_digest(rooms: tuple[str, ...]) -> str:
     """The version of the code of `rooms`: a digest over their source files and the ground floor's."""
     root = Path(puna.__file__).parent
-    files = sorted(p for room in rooms for p in (root / room).rglob("*") if p.suffix in (".py", ".j2"))
+    files = sorted(p for room in rooms for p in (root / room).rglob("*") if p.suffix in (".py", ".j2", ".css"))
     return digest_of([[p.relative_to(root).as_posix(), file_sha256(p)] for p in files])
 
 

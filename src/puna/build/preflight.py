@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.build.facts import wished_shape
+from puna.build.facts import CALIBRATION_TOKENS, wished_shape
 from puna.errors import PunaError
 from puna.recipe.scaling import Plan, Shape, budget_tokens, plan_pretraining, plan_tuning
 from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
@@ -47,15 +47,18 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     Raises `PunaError` where memory or disk do not suffice or the budget is too small.
     """
     check_resources(recipe, runs)
+    from puna.build.machine import describe, settle
     from puna.model.config import ModelConfig
     from puna.model.device import pick_device
-    from puna.train.calibrate import calibrate, resolve
+    from puna.train.calibrate import calibrate
 
     shape = wished_shape(recipe)
     device = pick_device(recipe.train.precision)
-    trial = resolve(plan_pretraining(recipe.train, shape, 4_000_000), device).model_copy(update={"compile": "off"})
-    measured = calibrate(ModelConfig.from_shape(shape), trial, device)
-    plan = resolve(plan_pretraining(recipe.train, shape, budget_tokens(recipe.train, shape, measured.tokens_per_second)), device)
+    config = ModelConfig.from_shape(shape)
+    trial = plan_pretraining(recipe.train, shape, CALIBRATION_TOKENS).model_copy(update={"compile": "off"})
+    measured = calibrate(config, trial, device)
+    tokens = budget_tokens(recipe.train, shape, measured.tokens_per_second)
+    plan = settle(plan_pretraining(recipe.train, shape, tokens), config, device)
     tuning = []
     for tune in recipe.tune:
         tokens = tune.tokens or (int(tune.minutes * 60 * measured.tokens_per_second) if tune.minutes else None)
@@ -68,7 +71,7 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
         "judging": JUDGE_SECONDS, "release and report": RELEASE_SECONDS,
     }  # fmt: skip
     return Forecast(
-        shape=shape, plan=plan, tuning=tuning, tokens_per_second=rate, share_of_peak=measured.share, device=device.describe(),
+        shape=shape, plan=plan, tuning=tuning, tokens_per_second=rate, share_of_peak=measured.share, device=describe(device),
         seconds=seconds, memory_bytes=int(measured.bytes_needed), memory_free=free_memory(),
         disk_bytes=disk_needed(recipe, shape), disk_free=shutil.disk_usage(_existing(runs)).free,
     )  # fmt: skip

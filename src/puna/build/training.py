@@ -8,15 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from puna.build.facts import actual_shape, pretraining_plan, tuning_plan
+from puna.build.facts import CALIBRATION_TOKENS, actual_shape, pretraining_plan, tuning_plan
 from puna.build.graph import Context, Stage
 from puna.build.store import LOG
 from puna.files import write_json
 from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining
 from puna.recipe.schema import Sft, Train
-
-CALIBRATION_TOKENS = 4_000_000  # the horizon whose plan is timed; the rate hardly depends on it
-
 
 def _train_section(context: Context, stage: str) -> Train:
     reference = stage.endswith("reference")
@@ -32,24 +29,25 @@ def calibrate_stage(name: str) -> Stage:
         return {"train": _train_section(context, name).model_dump(), "shape": shape.model_dump(), "tune": any(minutes)}
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.build.machine import describe, settle
         from puna.model.config import ModelConfig
         from puna.model.device import pick_device
-        from puna.train.calibrate import calibrate, resolve
+        from puna.train.calibrate import calibrate
 
         section, shape = _train_section(context, name), actual_shape(context)
         device = pick_device(section.precision)
         config = ModelConfig.from_shape(shape)
-        trial = resolve(plan_pretraining(section, shape, CALIBRATION_TOKENS), device)
+        trial = settle(plan_pretraining(section, shape, CALIBRATION_TOKENS), config, device)
         measured = calibrate(config, trial, device)
         tokens = budget_tokens(section, shape, measured.tokens_per_second)
-        plan = resolve(plan_pretraining(section, shape, tokens), device)
+        plan = settle(plan_pretraining(section, shape, tokens), config, device)
         tuning = measured
         if any(tune.minutes for tune in context.recipe.tune):
             tuning = calibrate(config, trial.model_copy(update={"isolate": True}), device)
         write_json(folder / "plan.json", {
             "plan": plan.model_dump(), "shape": shape.model_dump(), "tokens_per_second": measured.tokens_per_second,
             "tuning_tokens_per_second": tuning.tokens_per_second, "peak_flops": measured.peak_flops,
-            "share_of_peak": measured.share, "device": device.describe(),
+            "share_of_peak": measured.share, "device": describe(device),
         })  # fmt: skip
         context.progress.note(f"  {measured.tokens_per_second:,.0f} tokens/s, {measured.share:.0%} of the matmul peak, "
                               f"{plan.precision}: {plan.tokens / 1e6:.2f} M tokens in {plan.steps} steps")  # fmt: skip
@@ -95,19 +93,22 @@ def _train(context: Context, plan: Plan, rows: Path, folder: Path, work: Path, s
     from puna.model.config import ModelConfig
     from puna.model.device import pick_device
     from puna.model.weights import save_model
-    from puna.tokens import Tokenizer
+    from puna.tokens import Tokenizer, write_tokenizer
     from puna.tokens.loader import Batches
     from puna.train.loop import train
 
-    tokenizer = Tokenizer.load(context.done["tokenizer"])
-    config = ModelConfig.from_shape(actual_shape(context)).with_special_tokens(
-        eos=tokenizer.im_end_id if start else tokenizer.eos_id, pad=tokenizer.pad_id)  # fmt: skip
+    tokenizer, shape, chat = Tokenizer.load(context.done["tokenizer"]), actual_shape(context), start is not None
+    ends = [tokenizer.im_end_id, tokenizer.eos_id] if chat else [tokenizer.eos_id]
+    config = ModelConfig.from_shape(shape, eos_token_id=ends[0], pad_token_id=tokenizer.pad_id)
     work.mkdir(parents=True, exist_ok=True)
     batches = Batches(rows, plan.rows, context.seed)
     result = train(plan, config, batches, work, seed=context.seed, init=start, device=pick_device(plan.precision),
                    progress=context.progress)  # fmt: skip
     save_model(result.model, config, folder)
-    tokenizer.save(folder, chat=start is not None)
+    write_tokenizer(context.done["tokenizer"], folder, chat=chat, context=shape.context)
+    write_json(folder / "generation_config.json", {
+        "bos_token_id": None, "eos_token_id": ends, "pad_token_id": tokenizer.pad_id,
+    })  # fmt: skip
     (folder / LOG).mkdir()
     shutil.copyfile(result.metrics, folder / LOG / "metrics.jsonl")
     return {"steps": result.steps, "tokens": plan.tokens, "skipped": result.skipped, "final_loss": result.final_loss,

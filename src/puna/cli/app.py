@@ -37,7 +37,7 @@ _register()
 def main() -> None:
     """The console script: exit 0, 2 with one line for a mistake of the user's, 1 for anything else."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="puna", standalone_mode=True)
     except PunaError as error:
         _fail(error.line(), EXIT_USER)
     except OSError as error:

@@ -46,16 +46,16 @@ class _Clock:
         self.begin, self.first = time.monotonic(), -1.0
 
     def facts(self, done: float, given: dict[str, str]) -> dict[str, str]:
-        """The facts to show: those given, and rate and ETA where the giver says neither."""
+        """The facts to show: those given, and rate and time left where the giver does not say them."""
         if self.first < 0:
             self.first = done
         elapsed = time.monotonic() - self.begin
         rate = (done - self.first) / elapsed if elapsed > 0.5 else 0.0
         shown = dict(given)
-        if rate > 0 and not any(key in shown for key in ("rate", "tok/s")):
+        if rate > 0 and "speed" not in shown:
             shown["rate"] = f"{_short(rate)} {self.unit}/s".replace(" /", "/")
-        if rate > 0 and self.total and "eta" not in {key.lower() for key in shown}:
-            shown["ETA"] = duration((self.total - done) / rate)
+        if rate > 0 and self.total and "left" not in shown:
+            shown["left"] = duration((self.total - done) / rate)
         return shown
 
 

@@ -114,6 +114,7 @@ class Judge(Section):
 class Release(Section):
     """What leaves the house."""
 
+    licence: str = Field("unstated", description="licence of the weights, for the model card: an SPDX identifier")
     gate: bool = Field(True, description="load the release with transformers and compare before it is released")
 
 

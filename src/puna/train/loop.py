@@ -113,13 +113,14 @@ class _Run:
         plan, step = self.stepper.plan, self.step
         batch = self.batches.batch(step)
         loss, norm = self.stepper.gradients(batch, step)
-        if self.guard.admit(loss, norm, step=step, batch=batch.identity):
+        admitted = self.guard.admit(loss, norm, step=step, batch=batch.identity)
+        if admitted:
             self.stepper.update(step)
         else:
             self.progress.note(f"step {step:,}: a spike (loss {loss:.3f}, gradient norm {norm:.2f}); passed over")
         self.step, self.loss = step + 1, loss
         return {"step": step, "loss": loss, "lr": plan.lr_matrix * rate_share(plan, step), "grad_norm": norm,
-                "tokens": self.step * plan.rows * plan.context}  # fmt: skip
+                "tokens": self.step * plan.rows * plan.context, **({} if admitted else {"skipped": True})}  # fmt: skip
 
     def _save(self) -> None:
         state = {"guard": self.guard.state(), "loss": self.loss, "trained_seconds": self.trained_seconds,

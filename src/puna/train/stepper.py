@@ -89,15 +89,22 @@ class Stepper:
 
 @contextmanager
 def settled(device: Device, choice: Choice) -> Iterator[None]:
-    """The process's settings for a run: the choice's threads and, on a GPU, deterministic kernels; put back after."""
+    """The process's settings for a run: the choice's threads and deterministic kernels; put back after.
+
+    Compiled code otherwise adds the embedding's gradients atomically, in the order in which threads happen to come.
+    """
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    memory = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(choice.threads)
     if device.device.type == "cuda":
         # cuBLAS is deterministic only with a fixed workspace, and reads this when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it finds reads of garbage, at a pass for each array
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+        memory.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
