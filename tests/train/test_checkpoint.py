@@ -108,7 +108,7 @@ def test_leftovers_of_a_kill_are_not_read(tmp_path: Path) -> None:
 
 def test_another_model_s_checkpoint_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1, _tensors(), {})
-    with pytest.raises(PunaError, match="other tensors.*model.a"):
+    with pytest.raises(PunaError, match=r"other tensors.*model\.a"):
         load_latest(tmp_path, {**_tensors(), "model.a": torch.zeros(2, 2)})
 
 

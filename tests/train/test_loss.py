@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from puna.train import loss as loss_module
@@ -20,7 +19,7 @@ def _problem(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor
 
 def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, count: float) -> Tensor:
     logits = (hidden @ weight.t()).flatten(0, 1)
-    return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum") / count
+    return torch.nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum") / count
 
 
 @pytest.mark.parametrize("chunk_bytes", [4 * 50, 4 * 50 * 5, 1 << 20])

@@ -30,14 +30,14 @@ def weights(result: TrainResult) -> dict[str, bytes]:
     return {name: p.detach().contiguous().numpy().tobytes() for name, p in result.model.named_parameters()}
 
 
-class Stop(Exception):
+class StopHereError(Exception):
     """Thrown from a checkpoint: the process goes no further."""
 
 
 def stop_at(step: int) -> Callable[[Checkpoint], None]:
     def check(done: Checkpoint) -> None:
         if done.step == step:
-            raise Stop
+            raise StopHereError
 
     return check
 
@@ -57,7 +57,7 @@ def test_resumed_equals_uninterrupted(
     plan = make_plan(checkpoint_seconds=1e-9, **VARIANTS[variant])
     whole = train(plan, config, batches, tmp_path / "whole", seed=7, device=cpu)
     for stop in stops:
-        with pytest.raises(Stop):
+        with pytest.raises(StopHereError):
             train(plan, config, batches, tmp_path / "parts", seed=7, device=cpu, on_checkpoint=stop_at(stop))
         torch.manual_seed(stop)  # global random state must not matter
     parts = train(plan, config, batches, tmp_path / "parts", seed=7, device=cpu)
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_costs_steps_not_bits(
 ) -> None:
     plan = make_plan(checkpoint_seconds=1e-9)
     whole = train(plan, config, batches, tmp_path / "whole", seed=7, device=cpu)
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         train(plan, config, batches, tmp_path / "parts", seed=7, device=cpu, on_checkpoint=stop_at(6))
     shard = next((tmp_path / "parts" / "checkpoints" / "step_00000006").glob("*.safetensors"))
     data = bytearray(shard.read_bytes())
@@ -206,7 +206,7 @@ def test_two_runs_give_the_same_bytes_compiled_or_not(
     plan = make_plan(compile=compiling, checkpoint_seconds=1e-9)
     whole = train(plan, config, batches, tmp_path / "whole", seed=7, device=threads)
     torch._dynamo.reset()
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         train(plan, config, batches, tmp_path / "parts", seed=7, device=threads, on_checkpoint=stop_at(5))
     torch._dynamo.reset()
     parts = train(plan, config, batches, tmp_path / "parts", seed=7, device=threads)
