@@ -130,5 +130,7 @@ def test_the_page_on_recipes_lists_every_key() -> None:
     page = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
     definitions = Recipe.model_json_schema()
     tables = [definitions, *definitions["$defs"].values()]
-    missing = [key for table in tables for key in table["properties"] if f"`{key}`" not in page and f"[{key}]" not in page]
+    missing = [
+        key for table in tables for key in table["properties"] if f"`{key}`" not in page and f"[{key}]" not in page
+    ]
     assert not missing

@@ -62,13 +62,22 @@ def pack_stage() -> Stage:
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.tokens import Tokenizer
         from puna.tokens.pack import pack_documents
+        from puna.tokens.special import PAD, SPECIALS
         from puna.tokens.stream import encode_documents
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
         shape = actual_shape(context)
         rows = encode_documents(tokenizer, _texts(context.done["corpus"]))
-        return dict(pack_documents(rows, shape.context, folder, vocab_size=shape.vocab, pad_id=tokenizer.pad_id,
-                                   progress=context.progress))  # fmt: skip)
+        return dict(
+            pack_documents(
+                rows,
+                shape.context,
+                folder,
+                vocab_size=shape.vocab,
+                pad_id=SPECIALS.index(PAD),
+                progress=context.progress,
+            )
+        )  # fmt: skip)
 
     return Stage("pack", "turning documents into rows of tokens", ("tokens",), ("corpus", "tokenizer"),
                  lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip
@@ -79,7 +88,9 @@ def chat_stage(number: int, tune: Sft) -> Stage:
     made = tune.data == DOCSTRINGS
 
     def settings(context: Context) -> Any:
-        return {"identity": identity_of(context), "seed": context.seed} if made else conversations_digest(Path(tune.data))
+        return (
+            {"identity": identity_of(context), "seed": context.seed} if made else conversations_digest(Path(tune.data))
+        )
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         out = folder / "chat.jsonl"
@@ -120,13 +131,14 @@ def chat_pack_stage(number: int) -> Stage:
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.tokens import Tokenizer
         from puna.tokens.pack import pack_documents
+        from puna.tokens.special import PAD, SPECIALS
         from puna.tokens.stream import encode_conversations
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
         shape = actual_shape(context)
         conversations = (row["messages"] for row in read_conversations(context.done[f"chat-{number}"] / "chat.jsonl"))
         return dict(pack_documents(encode_conversations(tokenizer, conversations), shape.context, folder,
-                                   vocab_size=shape.vocab, split_long=False, pad_id=tokenizer.pad_id, progress=context.progress))  # fmt: skip
+                                   vocab_size=shape.vocab, split_long=False, pad_id=SPECIALS.index(PAD), progress=context.progress))  # fmt: skip
 
     return Stage(name, "turning conversations into rows of tokens", ("tokens",), (f"chat-{number}", "tokenizer"),
                  lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip

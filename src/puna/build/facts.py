@@ -12,7 +12,6 @@ from puna.files import read_json
 from puna.recipe.scaling import Plan, Shape, plan_tuning, shape_of
 from puna.recipe.schema import PYTHON_SOURCE, Recipe, Sft
 
-
 CALIBRATION_TOKENS = 4_000_000  # the horizon whose plan is timed; the rate hardly depends on it
 
 
@@ -32,12 +31,18 @@ def identity_of(context: Context) -> dict[str, Any]:
     recipe, shape = context.recipe, actual_shape(context)
     plan = pretraining_plan(context)
     python = read_json(context.done["corpus"] / "corpus.json").get("python")
-    data = f"the documentation and source code of Python {python}" if PYTHON_SOURCE in recipe.corpus.sources else "my maker's own text"
+    data = (
+        f"the documentation and source code of Python {python}"
+        if PYTHON_SOURCE in recipe.corpus.sources
+        else "my maker's own text"
+    )
     return {
         "name": recipe.title or recipe.name,
         "creator": "Puna",
         "facts": {
-            "parameters": f"{shape.params / 1e6:.1f} million" if shape.params >= 1e6 else f"{shape.params / 1e3:.0f} thousand",
+            "parameters": f"{shape.params / 1e6:.1f} million"
+            if shape.params >= 1e6
+            else f"{shape.params / 1e3:.0f} thousand",
             "data": data,
             "tokens": f"{plan.tokens / 1e6:.1f} million",
             "start": "random weights",

@@ -42,6 +42,8 @@ def frozen_recipe(context: Context, *, private: bool = False) -> str:
     if private:
         sources = [s if s == PYTHON_SOURCE else Path(s).name for s in recipe.corpus.sources]
         tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
-        recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+        recipe = recipe.model_copy(
+            update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune}
+        )
         header += "\nThe maker's own files are named by their last part only."
     return dump_recipe(recipe, header)

@@ -83,7 +83,9 @@ def _same_logits(prefix: str, folder: Path) -> dict[str, Any]:
     with torch.inference_mode():
         difference = (ours.logits(ours(ids)) - theirs(ids).logits).abs().max().item()
     name = f"{prefix}{type(theirs).__name__} of transformers gives the same logits"
-    return _row(name, difference <= LOGIT_TOLERANCE, f"largest difference {difference:.2g} (allowed {LOGIT_TOLERANCE:g})")
+    return _row(
+        name, difference <= LOGIT_TOLERANCE, f"largest difference {difference:.2g} (allowed {LOGIT_TOLERANCE:g})"
+    )
 
 
 def _special_tokens_agree(folder: Path) -> dict[str, Any]:
@@ -112,7 +114,9 @@ def _hard_strings(folder: Path) -> dict[str, Any]:
         ids = foreign.encode(text, add_special_tokens=False, split_special_tokens=True)
         if foreign.decode(ids, clean_up_tokenization_spaces=False) != text:
             failures.append(f"transformers: {text!r}")
-    return _row("hard strings survive the round trip", not failures, "; ".join(failures) or f"{len(HARD_STRINGS)} strings")
+    return _row(
+        "hard strings survive the round trip", not failures, "; ".join(failures) or f"{len(HARD_STRINGS)} strings"
+    )
 
 
 def _template_renders_the_same(folder: Path) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def _seed_of(recipe: Recipe, run: Path, ledger: Ledger) -> int:
         write_json(run / SEED, stored)
     commitment = seed_commitment(seed, stored["salt"])
     if not any(entry["kind"] == "seed" and entry["body"]["commitment"] == commitment for entry in ledger.entries()):
-        ledger.append("seed", {"commitment": commitment, "how": "sha256 of salt and seed; both are revealed after training"})
+        ledger.append(
+            "seed", {"commitment": commitment, "how": "sha256 of salt and seed; both are revealed after training"}
+        )
     return int(seed)
 
 
@@ -85,7 +87,9 @@ def _log_recipe(context: Context) -> None:
     digest = digest_of(body)
     recipes = [entry["body"]["digest"] for entry in context.ledger.entries() if entry["kind"] == "recipe"]
     if not recipes or recipes[-1] != digest:
-        context.ledger.append("recipe", {"digest": digest, "recipe": freeze(context).model_dump(mode="json", exclude={"seed"})})
+        context.ledger.append(
+            "recipe", {"digest": digest, "recipe": freeze(context).model_dump(mode="json", exclude={"seed"})}
+        )
 
 
 def _write_if_changed(path: Path, text: str) -> None:
@@ -145,4 +149,6 @@ def default_recipe() -> Path:
     for path in (here.parents[3] / "recipes" / "python.toml", here.parents[1] / "recipes" / "python.toml"):
         if path.is_file():
             return path
-    raise PunaError("the default recipe is missing from this installation", where=str(here.parents[1]), mend="install puna again")
+    raise PunaError(
+        "the default recipe is missing from this installation", where=str(here.parents[1]), mend="install puna again"
+    )

@@ -61,8 +61,9 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     plan = settle(plan_pretraining(recipe.train, shape, tokens), config, device)
     tuning = []
     for tune in recipe.tune:
-        tokens = tune.tokens or (int(tune.minutes * 60 * measured.tokens_per_second) if tune.minutes else None)
-        tuning.append(plan_tuning(tune, plan, tokens or 1_000_000))  # epochs: known only once the data are packed
+        by_clock = int(tune.minutes * 60 * measured.tokens_per_second) if tune.minutes else None
+        # A budget in epochs is known only once the data are packed; a million tokens stand in for it here.
+        tuning.append(plan_tuning(tune, plan, tune.tokens or by_clock or 1_000_000))
     text = _text_bytes(recipe)
     rate = measured.tokens_per_second
     seconds = {
@@ -88,7 +89,11 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
             raise PunaError("does not exist", where=f"corpus.sources: {source}", mend="name a file or folder that does")
     for number, tune in enumerate(recipe.tune):
         if tune.data != DOCSTRINGS and not os.path.exists(tune.data):
-            raise PunaError("does not exist", where=f"tune.{number}.data: {tune.data}", mend="name a .jsonl file or a folder of them")
+            raise PunaError(
+                "does not exist",
+                where=f"tune.{number}.data: {tune.data}",
+                mend="name a .jsonl file or a folder of them",
+            )
         if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip

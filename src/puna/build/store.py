@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Store:
             facts = fill(temporary)
             files = _sync_and_digest(temporary)
             manifest = {**about, "stage": stage, "digest": digest, "content": content_digest(files), "facts": facts,
-                        "files": files, "created": datetime.now(timezone.utc).isoformat(timespec="seconds")}  # fmt: skip
+                        "files": files, "created": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
             write_json(temporary / MANIFEST, manifest)
             os.replace(temporary, final)
         except BaseException:
@@ -98,7 +98,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(manifest["files"], dict):
             raise TypeError("files")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PunaError("has no readable manifest", where=str(folder), mend="remove this folder and make again") from error
+        raise PunaError(
+            "has no readable manifest", where=str(folder), mend="remove this folder and make again"
+        ) from error
     return manifest
 
 
@@ -107,7 +109,9 @@ def verify(folder: Path) -> None:
     for name, entry in read_manifest(folder)["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
-            raise PunaError(f"{name} differs from its manifest", where=str(folder), mend="remove this folder and make again")
+            raise PunaError(
+                f"{name} differs from its manifest", where=str(folder), mend="remove this folder and make again"
+            )
 
 
 def content_digest(files: dict[str, dict[str, Any]]) -> str:

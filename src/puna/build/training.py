@@ -15,6 +15,7 @@ from puna.files import write_json
 from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining
 from puna.recipe.schema import Sft, Train
 
+
 def _train_section(context: Context, stage: str) -> Train:
     reference = stage.endswith("reference")
     return context.recipe.train.model_copy(update={"method": "reference"}) if reference else context.recipe.train

@@ -21,7 +21,9 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
     pass
 
 
@@ -43,7 +45,10 @@ def main() -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        _fail(f"the disk is full{f': {error.filename}' if error.filename else ''}; free some space and run it again", EXIT_USER)
+        _fail(
+            f"the disk is full{f': {error.filename}' if error.filename else ''}; free some space and run it again",
+            EXIT_USER,
+        )
     except KeyboardInterrupt:
         _fail("stopped; run it again and it goes on", 130)
     except Exception as error:
@@ -58,7 +63,11 @@ def is_disk_full(error: BaseException) -> bool:
     import errno
 
     text = str(error)
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text or "os error 28" in text
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left on device" in text
+        or "os error 28" in text
+    )
 
 
 def _fail(line: str, code: int) -> None:

@@ -8,7 +8,9 @@ from puna.cli.terminal import terminal_progress
 from puna.cli.verbs import print_json
 
 
-def run_make(recipe: Path | None, changes: list[str], *, until: str | None, with_reference: bool, runs: Path, json: bool) -> None:
+def run_make(
+    recipe: Path | None, changes: list[str], *, until: str | None, with_reference: bool, runs: Path, json: bool
+) -> None:
     """Build, then say what was made and how to go on. Raises `PunaError`."""
     from puna.build.make import default_recipe, make
     from puna.recipe.load import load_recipe

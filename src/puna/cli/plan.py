@@ -17,7 +17,9 @@ def run_plan(recipe: Path | None, changes: list[str], *, runs: Path, json: bool)
     loaded = load_recipe(recipe or default_recipe(), changes)
     seen = forecast(loaded, runs)
     if json:
-        shown = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name not in ("shape", "plan", "tuning")}
+        shown = {
+            f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name not in ("shape", "plan", "tuning")
+        }
         print_json({**shown, "shape": seen.shape.model_dump(), "parameters": seen.shape.params, "plan": seen.plan.model_dump(),
                     "tuning": [plan.model_dump() for plan in seen.tuning]})  # fmt: skip
         return

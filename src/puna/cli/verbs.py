@@ -10,7 +10,9 @@ import typer
 RUNS = Path("runs")
 _JSON = typer.Option(False, "--json", help="One JSON object on stdout; progress on stderr.")
 _SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key of the recipe: --set model.size=8M.")
-_RECIPE = typer.Argument(None, metavar="[RECIPE]", help="A recipe; without it, the default: the running Python's own text.")
+_RECIPE = typer.Argument(
+    None, metavar="[RECIPE]", help="A recipe; without it, the default: the running Python's own text."
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,11 +22,20 @@ def add_to(app: typer.Typer) -> None:
     ]  # fmt: skip
     for name, verb in verbs:
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if name in ("test", "bench") else {}
-        app.command(name, epilog="\b\nExamples:\n" + "\n".join(f"  {line}" for line in _EXAMPLES[name]), context_settings=settings)(verb)
+        app.command(
+            name,
+            epilog="\b\nExamples:\n" + "\n".join(f"  {line}" for line in _EXAMPLES[name]),
+            context_settings=settings,
+        )(verb)
 
 
 _EXAMPLES = {
-    "make": ["puna make", "puna make mine.toml", "puna make --set train.minutes=2 --set name=quick", "puna make --until pack"],
+    "make": [
+        "puna make",
+        "puna make mine.toml",
+        "puna make --set train.minutes=2 --set name=quick",
+        "puna make --until pack",
+    ],
     "new": ["puna new mine --text notes/", "puna new mine --text a.jsonl --text b/ --size 8M --minutes 20"],
     "plan": ["puna plan", "puna plan mine.toml --set model.size=60M", "puna plan --json"],
     "chat": ["puna chat python", 'puna chat python -p "What does str.split do?" --temperature 0 --max-tokens 40'],
@@ -37,7 +48,9 @@ def make(
     recipe: Optional[Path] = _RECIPE,  # noqa: UP045  Typer reads Optional on every Python we support
     set: list[str] = _SET,
     until: Optional[str] = typer.Option(None, metavar="STAGE", help="Stop after this stage."),  # noqa: UP045
-    with_reference: bool = typer.Option(False, help="Also train the plain recipe (AdamW, cosine) for the same minutes."),
+    with_reference: bool = typer.Option(
+        False, help="Also train the plain recipe (AdamW, cosine) for the same minutes."
+    ),
     runs: Path = typer.Option(RUNS, help="The folder of runs."),
     json: bool = _JSON,
 ) -> None:

@@ -24,7 +24,9 @@ def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise PunaError(f"cannot read the recipe: {error.strerror}", where=str(path), mend="puna new NAME writes one") from error
+        raise PunaError(
+            f"cannot read the recipe: {error.strerror}", where=str(path), mend="puna new NAME writes one"
+        ) from error
     if len(raw) > MAX_BYTES:
         raise PunaError("is over 1 MiB: not a recipe", where=str(path))
     try:
@@ -44,7 +46,9 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise PunaError(_describe(error), where=where, mend="puna new NAME writes a recipe with every key explained") from error
+        raise PunaError(
+            _describe(error), where=where, mend="puna new NAME writes a recipe with every key explained"
+        ) from error
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:
@@ -75,7 +79,9 @@ def apply_change(values: dict[str, Any], change: str) -> None:
 def _enter(table: Any, step: str, change: str) -> Any:
     if isinstance(table, list):
         if not step.isdigit() or int(step) >= len(table):
-            raise PunaError(f"{change!r}: there is no entry {step}", where="--set", mend=f"there are {len(table)}, counted from 0")
+            raise PunaError(
+                f"{change!r}: there is no entry {step}", where="--set", mend=f"there are {len(table)}, counted from 0"
+            )
         return table[int(step)]
     inner = table.setdefault(step, {})
     if not isinstance(inner, dict | list):

@@ -30,20 +30,30 @@ class Corpus(Section):
     """Text in, clean documents out."""
 
     sources: list[str] = Field(default=[PYTHON_SOURCE], min_length=1, description='"python", or files and folders')
-    text_field: str | None = Field(None, description="field of JSON, CSV and Parquet rows that holds the text; found when unset")
+    text_field: str | None = Field(
+        None, description="field of JSON, CSV and Parquet rows that holds the text; found when unset"
+    )
     licence: str = Field("unstated", description="licence of your own text, written beside every document")
-    heldout_share: float = Field(0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file")
+    heldout_share: float = Field(
+        0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file"
+    )
     min_chars: int = Field(80, ge=1, description="shorter documents are dropped")
     max_chars: int = Field(2_000_000, ge=1000, description="longer documents are split at line ends")
-    max_symbol_share: float = Field(0.6, gt=0, le=1, description="documents with more non-letters than this are dropped")
-    near_duplicate: float = Field(0.5, gt=0, le=1, description="training text that shares this much with held-out text goes")
+    max_symbol_share: float = Field(
+        0.6, gt=0, le=1, description="documents with more non-letters than this are dropped"
+    )
+    near_duplicate: float = Field(
+        0.5, gt=0, le=1, description="training text that shares this much with held-out text goes"
+    )
     deduplicate: bool = True
 
 
 class Tokenizer(Section):
     """Byte-level BPE."""
 
-    vocab_size: int | None = Field(None, ge=300, le=262_144, description="entries with the special tokens; unset: by model.size")
+    vocab_size: int | None = Field(
+        None, ge=300, le=262_144, description="entries with the special tokens; unset: by model.size"
+    )
 
 
 class Model(Section):
@@ -123,7 +133,9 @@ class Recipe(Section):
 
     name: str = Field("python", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     title: str | None = Field(None, description="how the model calls itself")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="unset: drawn fresh for each new run and kept in the run")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="unset: drawn fresh for each new run and kept in the run"
+    )
     corpus: Corpus = Corpus()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
