@@ -187,7 +187,7 @@ def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
     lr_adam = 3e-3 * width * min(batch_gain, 4.0)
     return Plan(
         method=train.method, steps=steps, batch_tokens=batch, context=shape.context,
-        lr_matrix=train.lr_matrix or (0.02 * min(batch_gain, 4.0) if puna else lr_adam),
+        lr_matrix=train.lr_matrix or (0.03 * min(batch_gain, 4.0) if puna else lr_adam),
         lr_embed=train.lr_embed or (lr_adam * 3 if puna else lr_adam),
         lr_vector=lr_adam,
         # Decoupled decay forgets over 1/(lr·wd) steps; a run of few epochs needs little, many epochs need more.

@@ -1,0 +1,109 @@
+"""A whole build: what it leaves, what a second one does, and that others can load it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from puna.build.store import read_manifest, verify
+from puna.ledger import check_seed
+from puna.ledger import verify as verify_ledger
+from tests_build_tools import hashes, make  # type: ignore[import-not-found]
+
+THEIRS = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+ids = tokenizer.apply_chat_template([{"role": "user", "content": "What is csv?"}], add_generation_prompt=True, return_tensors="pt", return_dict=False)
+logits = model(ids).logits
+assert "puna" not in sys.modules
+print(json.dumps({"class": type(model).__name__, "ids": ids[0].tolist(), "last": logits[0, -1].tolist()}))
+"""
+
+
+def test_a_build_from_text_to_release(workplace: Path) -> None:
+    done = make(workplace, "--json")
+    assert done.returncode == 0, done.stderr
+    run = workplace / "runs" / "tiny"
+    told = json.loads(done.stdout)
+    assert told["release"] == "runs/tiny/release" and told["report"] == "runs/tiny/report.html"
+    _the_release_is_whole(run)
+    _the_ledger_holds(run)
+    _others_load_it(run / "release")
+    _a_second_make_does_nothing(workplace)
+    _a_changed_tune_redoes_only_what_depends_on_it(workplace)
+    _the_frozen_recipe_gives_the_same_bytes(workplace, run)
+
+
+def _the_release_is_whole(run: Path) -> None:
+    release = run / "release"
+    names = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
+    for model in ("", "base/"):
+        assert {f"{model}config.json", f"{model}model.safetensors", f"{model}tokenizer.json", f"{model}generation_config.json"} <= names
+    assert {"README.md", "chat_template.jinja", "puna/ledger.jsonl", "puna/recipe.toml", "puna/results.json"} <= names
+    assert json.loads((release / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    assert str(run.parents[1]) not in (release / "puna" / "recipe.toml").read_text()
+    assert all(check["passed"] for check in json.loads((release / "puna" / "gate.json").read_text()))
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "bits per byte" in page and "<script" not in page
+    for folder in run.iterdir():
+        if (folder / "MANIFEST.json").is_file():
+            verify(folder)
+
+
+def _the_ledger_holds(run: Path) -> None:
+    verify_ledger(run / "ledger.jsonl")
+    entries = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    kinds = [entry["kind"] for entry in entries]
+    stages = [entry["body"]["stage"] for entry in entries if entry["kind"] == "stage"]
+    assert kinds.index("seed") < kinds.index("stage") and kinds[-1] == "seed-revealed"
+    assert stages.index("pretrain") < stages.index("tune-0") < stages.index("judge") < stages.index("release")
+    commitment, revealed = entries[kinds.index("seed")]["body"]["commitment"], entries[-1]["body"]
+    check_seed(commitment, revealed["seed"], revealed["salt"])
+
+
+def _others_load_it(release: Path) -> None:
+    import torch
+
+    from puna.model.weights import load_model
+
+    done = subprocess.run([sys.executable, "-I", "-c", THEIRS, str(release)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    assert theirs["class"] == "LlamaForCausalLM"
+    model = load_model(release).eval()
+    with torch.inference_mode():
+        ours = model.logits(model(torch.tensor([theirs["ids"]])))[0, -1]
+    assert (ours - torch.tensor(theirs["last"])).abs().max().item() < 1e-4
+
+
+def _a_second_make_does_nothing(place: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (place / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
+    start = time.process_time()
+    done = make(place)
+    assert done.returncode == 0 and "Nothing to do" in done.stdout and time.process_time() - start < 5
+    assert before == {p: p.stat().st_mtime_ns for p in (place / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def _a_changed_tune_redoes_only_what_depends_on_it(place: Path) -> None:
+    done = make(place, "--set", "tune.0.epochs=3", "--json")
+    assert done.returncode == 0, done.stderr
+    fresh = [row["name"] for row in json.loads(done.stdout)["stages"] if not row["reused"]]
+    assert fresh == ["tune-0", "judge", "release", "report"]
+
+
+def _the_frozen_recipe_gives_the_same_bytes(place: Path, run: Path) -> None:
+    frozen, before = run / "recipe.toml", hashes(run)
+    done = subprocess.run([sys.executable, "-m", "puna", "make", str(frozen)], cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "Nothing to do" in done.stdout, done.stdout + done.stderr
+    shutil.copy(frozen, place / "frozen.toml")
+    again = [sys.executable, "-m", "puna", "make", "frozen.toml", "--runs", "other", "--set", "judge.samples=0"]
+    done = subprocess.run(again, cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    other = hashes(place / "other" / "tiny")
+    newest = read_manifest(max(run.glob("tune-0-*"), key=lambda p: p.stat().st_mtime))["files"]["model.safetensors"]["sha256"]
+    assert other["release"] == newest and other["release/base"] == before["release/base"]
