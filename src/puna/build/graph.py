@@ -59,12 +59,16 @@ class Stage:
 
 
 def run_stages(context: Context, stages: list[Stage], until: str | None = None) -> None:
-    """Bring every stage's artefact about, in order, up to and with `until`; what is complete is reused."""
+    """Bring every stage's artefact about, in order, up to and with `until`; what is complete is reused.
+
+    What this context has brought about before is left as it is.
+    """
     names = [stage.name for stage in stages]
     if until is not None and until not in names:
         raise PunaError(f"there is no stage {until!r}", where="--until", mend=f"stages: {', '.join(names)}")
     for stage in stages:
-        _bring_about(context, stage)
+        if stage.name not in context.done:
+            _bring_about(context, stage)
         if stage.name == until:
             return
 

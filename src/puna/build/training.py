@@ -12,7 +12,7 @@ from puna.build.facts import CALIBRATION_TOKENS, actual_shape, pretraining_plan,
 from puna.build.graph import Context, Stage
 from puna.build.store import LOG
 from puna.files import write_json
-from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining
+from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining, tuning_batch
 from puna.recipe.schema import Sft, Train
 
 
@@ -43,8 +43,11 @@ def calibrate_stage(name: str) -> Stage:
         tokens = budget_tokens(section, shape, measured.tokens_per_second)
         plan = settle(plan_pretraining(section, shape, tokens), config, device)
         tuning = measured
-        if any(tune.minutes for tune in context.recipe.tune):
-            tuning = calibrate(config, trial.model_copy(update={"isolate": True}), device)
+        for tune in context.recipe.tune:
+            if tune.minutes:  # one rate serves all: they differ in their batches at most
+                batch = tuning_batch(tune, trial)
+                tuning = calibrate(config, trial.model_copy(update={"isolate": True, "batch_tokens": batch}), device)
+                break
         write_json(folder / "plan.json", {
             "plan": plan.model_dump(), "shape": shape.model_dump(), "tokens_per_second": measured.tokens_per_second,
             "tuning_tokens_per_second": tuning.tokens_per_second, "peak_flops": measured.peak_flops,

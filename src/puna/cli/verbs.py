@@ -86,11 +86,11 @@ def chat(
     prompt: Optional[str] = typer.Option(None, "-p", "--prompt", help="One shot: print the reply alone and end."),  # noqa: UP045
     system: Optional[str] = typer.Option(None, help="A system message."),  # noqa: UP045
     temperature: float = typer.Option(0.7, min=0.0, help="0 is greedy."),
-    max_tokens: int = typer.Option(200, min=1),
-    top_p: float = typer.Option(1.0, min=0.0, max=1.0),
+    max_tokens: int = typer.Option(256, min=1),
+    top_p: float = typer.Option(0.95, min=0.0, max=1.0),
     top_k: int = typer.Option(0, min=0, help="0: off."),
-    min_p: float = typer.Option(0.05, min=0.0, max=1.0),
-    repetition_penalty: float = typer.Option(1.1, min=0.01),
+    min_p: float = typer.Option(0.0, min=0.0, max=1.0),
+    repetition_penalty: float = typer.Option(1.0, min=0.01),
     seed: Optional[int] = typer.Option(None, help="The same seed gives the same reply."),  # noqa: UP045
     runs: Path = typer.Option(RUNS, help="The folder of runs."),
     json: bool = _JSON,

@@ -27,8 +27,8 @@ _ARGUMENTS = 6  # of a function; more would not fit a short answer
 _ANSWER_CHARS = 420
 _ZH_SHARE = 0.2  # of the first questions about a function
 _MORE_SHARE = 0.8  # of the functions that get a second conversation
-_GREETING_REPEATS = 4
-_IDENTITY_REPEATS = 6
+_GREETING_REPEATS = 10  # a small model meets few strings often, or forgets them
+_IDENTITY_REPEATS = 10
 _CLOSINGS = 250  # conversations that open with a greeting, or end with thanks, each
 
 Turn = tuple[str, str]  # question, answer

@@ -203,9 +203,14 @@ def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
     )  # fmt: skip
 
 
+def tuning_batch(tune: Sft, base: Plan) -> int:
+    """Tokens in a tuning batch: half of pretraining's, as about half of a conversation's tokens are learnt from."""
+    return max(base.context, tune.batch_tokens or max(2048, base.batch_tokens // 2))
+
+
 def plan_tuning(tune: Sft, base: Plan, tokens: int) -> Plan:
     """Every number of tuning over `tokens` packed tokens, from the pretraining's plan."""
-    batch = max(base.context, tune.batch_tokens or base.batch_tokens)
+    batch = tuning_batch(tune, base)
     steps = tokens // batch
     if steps < MIN_STEPS:
         raise PunaError(

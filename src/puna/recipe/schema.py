@@ -103,7 +103,7 @@ class Sft(Section):
     minutes: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
-    lr_share: float = Field(0.3, gt=0, le=2, description="peak rate as a share of pretraining's")
+    lr_share: float = Field(0.5, gt=0, le=2, description="peak rate as a share of pretraining's")
     batch_tokens: int | None = Field(None, ge=32)
     neftune: float = Field(0.0, ge=0, description="NEFTune noise (Jain et al. 2023); 0: none; Yi used 5 and 45")
 
