@@ -18,7 +18,15 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # Student's t, two-sided 95 %, by degrees of freedom
+T95 = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+}  # Student's t, two-sided 95 %, by degrees of freedom
 
 
 def main() -> None:
@@ -44,9 +52,13 @@ def measure(folder: Path, minutes: float, seeds: int, size: str, rates: list[flo
 
     budget = ["name=bench", f"model.size={size}", f"train.minutes={minutes}"]
     make(load_recipe(default_recipe(), budget), folder, until="pack")
-    contenders: list[tuple[str, list[str]]] = [("puna", ["train.method=puna"]), ("reference", ["train.method=reference"])]
+    contenders: list[tuple[str, list[str]]] = [
+        ("puna", ["train.method=puna"]),
+        ("reference", ["train.method=reference"]),
+    ]
     contenders += [
-        (f"reference, rate {rate:g}", ["train.method=reference", f"train.lr_matrix={rate}", f"train.lr_embed={rate}"]) for rate in rates
+        (f"reference, rate {rate:g}", ["train.method=reference", f"train.lr_matrix={rate}", f"train.lr_embed={rate}"])
+        for rate in rates
     ]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in contenders}
     for seed in range(1, seeds + 1):
@@ -56,8 +68,17 @@ def measure(folder: Path, minutes: float, seeds: int, size: str, rates: list[flo
             done = {row["name"]: made.run / row["folder"] for row in made.stages}
             row = {"seed": seed, **score(done)}
             rows[name].append(row)
-            print(f"{name:<22} seed {seed}: {row['bits_per_byte']:.4f} bits per byte after {row['tokens'] / 1e6:.2f} M tokens", flush=True)
-    return {"minutes": minutes, "size": size, "machine": describe(pick_device()), "rows": rows, "summary": summary(rows)}
+            print(
+                f"{name:<22} seed {seed}: {row['bits_per_byte']:.4f} bits per byte after {row['tokens'] / 1e6:.2f} M tokens",
+                flush=True,
+            )
+    return {
+        "minutes": minutes,
+        "size": size,
+        "machine": describe(pick_device()),
+        "rows": rows,
+        "summary": summary(rows),
+    }
 
 
 def score(done: dict[str, Path]) -> dict[str, Any]:
@@ -80,7 +101,11 @@ def summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, found in rows.items():
         values = [row["bits_per_byte"] for row in found]
-        out[name] = {"mean": mean(values), "half_width": half_width(values), "tokens": mean(row["tokens"] for row in found)}
+        out[name] = {
+            "mean": mean(values),
+            "half_width": half_width(values),
+            "tokens": mean(row["tokens"] for row in found),
+        }
         if name != "puna":
             differences = [a - b for a, b in zip(ours, values, strict=True)]
             out[name]["puna_minus_this"] = {"mean": mean(differences), "half_width": half_width(differences)}

@@ -28,7 +28,7 @@ RESULTS = ROOT / "bench" / "results"
 SHAPES = {
     "5M": (256, 5, 4, 4, 704, 4096, 256, 32, True),
     "15M": (288, 6, 6, 6, 768, 32000, 256, 16, True),
-    "60M": (640, 11, 10, 5, 1728, 16384, 512, 8, True),
+    "60M": (640, 11, 10, 5, 1728, 16384, 512, 16, True),
     "124M": (768, 12, 12, 12, 2048, 50304, 1024, 32, True),
     "1B": (2048, 16, 32, 8, 8192, 32768, 2048, 8, False),
 }
@@ -148,6 +148,7 @@ def summary(
     return {
         "size": size, "parameters": ready["puna"]["parameters"], "text": text, "tokens_per_second": middle,
         "all_rounds": speeds, "first_step_seconds": {name: value["first_step_seconds"] for name, value in ready.items()},
+        "batch_tokens": SHAPES[size][6] * SHAPES[size][7], "puna": {k: ready["puna"][k] for k in ("precision", "compiled")},
         "best_peer": best_peer, "ratio_to_default": paired_ratio(speeds, DEFAULT),
         "ratio_to_best": paired_ratio(speeds, best_peer),
         "share_of_peak": flops / machine["peaks"][machine["precision_of_puna"]],
@@ -307,7 +308,8 @@ def puna(size: str) -> tuple[Any, dict[str, Any]]:
         number += 1
         return loss, time.perf_counter() - start
 
-    return step, {"parameters": config.parameters, "flops_per_token": config.flops_per_token(context)}
+    return step, {"parameters": config.parameters, "flops_per_token": config.flops_per_token(context),
+                  "precision": choice.precision, "compiled": choice.compile}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """A build small enough for a test: real text, every stage, seconds."""
 
 import json
+import os
+import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests are imported as files, not as a package
+from puna.files import file_sha256
 
 RECIPE = """\
 name = "tiny"
@@ -33,11 +36,47 @@ batch_tokens = 256
 bootstrap = 100
 compressors = false
 """
-MODULES = ("argparse", "ast", "bisect", "calendar", "copy", "csv", "difflib", "enum", "heapq", "inspect", "pprint", "shlex")
+MODULES = (
+    "argparse",
+    "ast",
+    "bisect",
+    "calendar",
+    "copy",
+    "csv",
+    "difflib",
+    "enum",
+    "heapq",
+    "inspect",
+    "pprint",
+    "shlex",
+)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with `tiny.toml` and what it reads, and the ways in which tests run it."""
+
+    path: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        """`puna make tiny.toml` as a process of its own."""
+        return [sys.executable, "-m", "puna", "make", "tiny.toml", *arguments]
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the build to its end."""
+        environment = {**os.environ, "COLUMNS": "80"}
+        return subprocess.run(
+            self.command(*arguments), cwd=self.path, capture_output=True, text=True, timeout=600, env=environment
+        )
+
+    def hashes(self, runs: str = "runs") -> dict[str, str]:
+        """The digests of the released weights under a folder of runs."""
+        run = self.path / runs / "tiny"
+        return {folder: file_sha256(run / folder / "model.safetensors") for folder in ("release", "release/base")}
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Path:
+def workplace(tmp_path: Path) -> Workplace:
     """A folder with `tiny.toml`, the source of some library modules as text, and conversations in two languages."""
     library, text = Path(sysconfig.get_path("stdlib")), tmp_path / "text"
     text.mkdir()
@@ -46,8 +85,12 @@ def workplace(tmp_path: Path) -> Path:
     rows = []
     for n in range(200):
         module = MODULES[n % len(MODULES)]
-        asked, answer = (f"What is {module}?", f"A module: {module}.") if n % 2 else (f"{module} 是什么？", f"一个模块：{module}。")
+        asked, answer = (
+            (f"What is {module}?", f"A module: {module}.") if n % 2 else (f"{module} 是什么？", f"一个模块：{module}。")
+        )
         rows.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})
-    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "chat.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     (tmp_path / "tiny.toml").write_text(RECIPE)
-    return tmp_path
+    return Workplace(tmp_path)

@@ -14,7 +14,9 @@ SMALL = ("train.tokens=150000", "train.batch_tokens=1024", "model.size=1M", "tok
 
 
 def puna(place: Path, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "puna", *arguments], cwd=place, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-m", "puna", *arguments], cwd=place, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -55,7 +55,8 @@ def make(recipe: Recipe, runs: Path = Path("runs"), *, until: str | None = None,
         names = [stage.name for stage in stages]
         if until is None or (until in names and names.index(until) > names.index("calibrate")):
             run_stages(context, stages[: names.index("calibrate") + 1])
-            _write_if_changed(store.run / FROZEN, frozen_recipe(context))
+            if not (store.run / FROZEN).is_file():  # there before the long part; whole once the tuning is measured too
+                _write_if_changed(store.run / FROZEN, frozen_recipe(context))
         run_stages(context, stages, until)
         _write_if_changed(store.run / FROZEN, frozen_recipe(context))
         return _publish(context)
