@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,6 @@ import pytest
 from puna.cli.chat import Chat, Screen, run_chat
 from puna.engine import Engine, Sampling
 from puna.errors import PunaError
-from puna.model.config import ModelConfig
-from puna.model.decoder import Decoder
-from puna.model.weights import save_model
-from puna.tokens import Tokenizer, train_tokenizer
 
 TEXTS = [
     "the llama walks over the high grass of the puna, and the wind sings. ",
@@ -31,39 +28,19 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "TERM
 START = "import sys; from puna.cli.chat import run_chat; run_chat({arguments})"
 
 
-def tiny_model(folder: Path, *, template: bool) -> Path:
-    """A random model with room for replies that are long enough to be stopped."""
-    train_tokenizer(iter(TEXTS), 320, folder)
-    if not template:
-        (folder / "chat_template.jinja").unlink()
-        settings = json.loads((folder / "tokenizer_config.json").read_text())
-        settings.pop("chat_template", None)
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    tokens = Tokenizer.load(folder)
-    config = ModelConfig(
-        vocab_size=tokens.vocab_size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        max_position_embeddings=20_000,
-        tie_word_embeddings=True,
-        eos_token_id=tokens.eos_id,
-    )
-    model = Decoder(config)
-    model.init_weights(seed=1)
-    save_model(model, config, folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
     """A folder of runs: `talker` has a chat format, `writer` has none."""
     runs = tmp_path_factory.mktemp("runs")
-    tiny_model(runs / "talker" / "release", template=True)
-    tiny_model(runs / "writer" / "release", template=False)
+    # Random weights hardly ever end a reply: the context leaves room to stop one by hand.
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 20_000, "tie_word_embeddings": True}
+    for name in ("talker", "writer"):
+        tiny_model(runs / name / "release", TEXTS, 320, seed=1, **shape)
+    folder = runs / "writer" / "release"
+    (folder / "chat_template.jinja").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return runs
 
 
@@ -79,6 +56,13 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
+
+    def press(self, key: str) -> None:
+        """A control key at the prompt, after a person's pause: while a prompt is being set up, the line editor changes the
+        terminal's mode, and a key or its signal that comes in that moment is lost."""
+        self.wait_for("> ")
+        time.sleep(0.5)
+        self.type(key)
 
     def wait_for(self, pattern: str, seconds: float = 60.0) -> str:
         """Read until `pattern` stands in what came after the last match; returns what stood before it."""
@@ -154,7 +138,7 @@ def test_a_conversation_with_every_command(terminal, runs: Path):
     chat.wait_for("cannot write the conversation")
     chat.type("long " * 800 + "\n")
     chat.wait_for(r"\[cut after 4")
-    chat.type("\x04")
+    chat.press("\x04")
     assert chat.ended() == 0
     assert "Traceback" not in chat.seen
 
@@ -173,17 +157,15 @@ def test_ctrl_c_stops_a_reply_and_not_the_program(terminal, runs: Path):
     saved = json.loads((runs.parent / "stopped.jsonl").read_text(encoding="utf-8"))["messages"]
     assert [turn["role"] for turn in saved] == ["user", "assistant"]
     assert saved[1]["content"]
-    chat.wait_for("> ")
-    chat.type("\x03")
+    chat.press("\x03")
     chat.wait_for("to leave")
     chat.wait_for("> ")
     chat.type("half a line")
     chat.wait_for("half a line")
     chat.type("\x03")
-    chat.wait_for("> ")
-    chat.type("\x03")
+    chat.press("\x03")
     chat.wait_for("Ctrl-C again, or /quit, to leave")
-    chat.type("\x03")
+    chat.press("\x03")
     assert chat.ended() == 0
     assert "Traceback" not in chat.seen
 

@@ -144,7 +144,7 @@ def test_torn_stamp_and_changed_lock_install_again(door: Door) -> None:
 
 
 def test_two_first_calls_install_once(door: Door) -> None:
-    door.slow.write_text("1")
+    door.slow.write_text("3")
     first = door.start("a")
     door.wait_for_line("pip torch-cpu.txt")
     second = door.start("b")
@@ -156,7 +156,7 @@ def test_two_first_calls_install_once(door: Door) -> None:
 
 
 def test_orphaned_pip_is_waited_for(door: Door) -> None:
-    door.slow.write_text("2")
+    door.slow.write_text("6")  # long beside the second's start, also on a busy machine
     first = door.start("a")
     door.wait_for_line("pip puna.txt")
     os.kill(first.pid, signal.SIGKILL)  # the script alone: its pip goes on

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from puna.engine import Engine
-from puna.model.config import ModelConfig
-from puna.model.decoder import Decoder
-from puna.model.weights import save_model
-from puna.tokens import Tokenizer, train_tokenizer
 
 TRAIN = ("csv", "textwrap", "shlex", "fnmatch", "bisect", "heapq")
 HELDOUT = ("posixpath", "string", "calendar", "statistics")
@@ -49,19 +46,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    train_tokenizer(iter([row["text"] for row in documents(TRAIN)]), 600, folder)
-    tokens = Tokenizer.load(folder)
-    config = ModelConfig(
-        vocab_size=tokens.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=128, tie_word_embeddings=True,
-        eos_token_id=tokens.eos_id, pad_token_id=tokens.pad_id,
-    )  # fmt: skip
-    model = Decoder(config)
-    model.init_weights(seed=3)
-    save_model(model, config, folder)
-    return folder
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
+    texts = [row["text"] for row in documents(TRAIN)]
+    return tiny_model(
+        tmp_path_factory.mktemp("model"), texts, 600, max_position_embeddings=128, tie_word_embeddings=True
+    )
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,9 @@ def whole() -> dict[str, Any]:
                      "metrics": metrics(1500, 4096, 8.35, 2.62, 0.02, spike=611), "seconds": 361.2, "skipped": 1, "peak_share": 0.42},
         "tuning": [{"plan": {"steps": 240, "batch_tokens": 4096}, "metrics": metrics(240, 4096, 2.9, 1.2, 0.006), "seconds": 58.9,
                     "skipped": 0}],
-        "chat_data": {"chat-0": {"conversations": 18_211, "two_turn": 2_904, "who_are_you": 120, "phrasings": 26}},
+        "chat_data": {"chat-0": {"conversations": 18_211, "two_turn": 2_904, "who_are_you": 120, "phrasings": 26,
+                                 "samples": {"identity (zh)": [{"role": "user", "content": "你是谁？"},
+                                                               {"role": "assistant", "content": "<i>Puna</i>"}]}}},
         "results": results_part(),
         "gate": [
             {"check": "transformers gives the same logits", "passed": True, "value": "largest difference 3.1e-06"},

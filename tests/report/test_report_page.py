@@ -184,6 +184,12 @@ def test_chinese_is_marked_as_chinese(report: dict[str, Any]) -> None:
     assert re.search(r'<pre class="text" lang="zh"><mark>普纳的草地上，</mark>', html)
 
 
+def test_conversations_read_as_talks(report: dict[str, Any]) -> None:
+    talks = page(report).split('<details class="conversations">')[1].split("</details>")[0]
+    assert "identity (zh)" in talks and '<div class="said" lang="zh">你是谁？</div>' in talks
+    assert "&lt;i&gt;Puna&lt;/i&gt;" in talks and "role" not in talks
+
+
 def test_small_and_the_same_again(report: dict[str, Any]) -> None:
     one = report["training"]["metrics"]
     report["training"]["metrics"] = [row | {"step": i, "tokens": (i + 1) * 4096} for i, row in enumerate(one * 20)]

@@ -14,6 +14,7 @@ from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
 from puna.build.graph import Context, Stage
 from puna.build.store import LOG, MANIFEST
+from puna.called import PUNA
 from puna.errors import PunaError
 from puna.files import read_json, write_json
 from puna.recipe.schema import Recipe
@@ -129,7 +130,7 @@ def report_data(context: Context, gate: list[dict[str, Any]]) -> dict[str, Any]:
         "stages": [row for row in context.log if row["name"] not in ("release", "report")],
         "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None},
         "licence": recipe.release.licence, "puna_version": puna.__version__,
-        "commands": [f"puna chat {recipe.name}", f"puna make {(run / 'recipe.toml').as_posix()}"],
+        "commands": [f"{PUNA} chat {recipe.name}", f"{PUNA} make {(run / 'recipe.toml').as_posix()}"],
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from puna.called import PUNA
 from puna.cli.terminal import terminal_progress
 from puna.cli.verbs import print_json
 
@@ -36,7 +37,7 @@ def run_make(
     if "judge" in {row["name"] for row in fresh} and (made.run / "release").is_dir():
         _print_scores(made.run / "release" / "puna" / "results.json")
     if made.report:
-        typer.echo(f"\nReport   {made.report}\nRelease  {made.release}\nTalk     puna chat {_called(made.run, runs)}")
+        typer.echo(f"\nReport   {made.report}\nRelease  {made.release}\nTalk     {PUNA} chat {_called(made.run, runs)}")
 
 
 def _print_scores(path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from puna.called import PUNA
 from puna.cli.verbs import print_json
 from puna.errors import PunaError
 
@@ -29,4 +30,4 @@ def run_new(name: str, *, text: list[Path], size: str, minutes: float, json: boo
     if json:
         print_json({"recipe": str(target)})
     else:
-        typer.echo(f"Wrote {target}. Next: puna plan {target}, then puna make {target}")
+        typer.echo(f"Wrote {target}. Next: {PUNA} plan {target}, then {PUNA} make {target}")

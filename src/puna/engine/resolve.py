@@ -6,6 +6,7 @@ Must never happen: a name reaches outside the folder of runs, or the network is 
 
 from pathlib import Path
 
+from puna.called import PUNA
 from puna.errors import PunaError
 
 _CONFIG = "config.json"
@@ -35,7 +36,7 @@ def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
         )
     if named and run.is_dir():
         raise PunaError(
-            f"the run has no release yet ({run / _RELEASE} is missing)", where=name, mend="finish it with: puna make"
+            f"the run has no release yet ({run / _RELEASE} is missing)", where=name, mend=f"finish it with: {PUNA} make"
         )
     if given.is_dir():
         raise PunaError("the folder holds no model (no config.json, no release/config.json)", where=name)
@@ -46,5 +47,5 @@ def _known(runs: Path) -> str:
     """What could have been meant: the runs that have a release."""
     found = sorted(path.parent.parent.name for path in runs.glob(f"*/{_RELEASE}/{_CONFIG}"))
     if not found:
-        return "there is no finished run here yet: puna make builds one"
+        return f"there is no finished run here yet: {PUNA} make builds one"
     return "runs here: " + ", ".join(found)

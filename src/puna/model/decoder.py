@@ -110,13 +110,15 @@ class Body(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Given a table, it draws none of its own: on the meta device that draw alone would load torch's compiler (seconds).
+        table = torch.zeros(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class Decoder(nn.Module):
-    """A LLaMA-shaped decoder. A new one holds PyTorch's own random numbers: call `init_weights` or load weights."""
+    """A LLaMA-shaped decoder. A new one holds no meaningful numbers: call `init_weights` or load weights."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
