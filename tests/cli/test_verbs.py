@@ -39,6 +39,20 @@ def test_new_refuses_what_cannot_be(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_plan_says_time_memory_and_disk(tmp_path: Path) -> None:
+    small = ["plan", "--set", "model.size=500K", "--set", "train.minutes=1"]
+    done = puna(*small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for word in ("0.6 M parameters", "tokens/s", "GiB free", "pretraining              1.0 min", "together"):
+        assert word in done.stdout
+    told = json.loads(puna(*small, "--json", cwd=tmp_path).stdout)
+    assert told["parameters"] == pytest.approx(5e5, rel=0.25) and told["seconds"]["pretraining"] == pytest.approx(
+        60, rel=0.05
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_make_names_three_mistakes_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text('nam = "x"\n[model]\nsize = "big"\n[train]\nminutes = 1\ntokens = 5\n')
     line = refused(puna("make", "bad.toml", cwd=tmp_path))

@@ -15,11 +15,12 @@ from puna.errors import PunaError
 from puna.recipe.scaling import Plan, Shape, budget_tokens, plan_pretraining, plan_tuning
 from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
 
-# Measured on one core at 2.8 GHz (docs/LOG.md): bytes of text a second through each of the stages that make data.
-CORPUS_BYTES_PER_SECOND = 1.0e6
-TOKENS_BYTES_PER_SECOND = 2.5e6
-JUDGE_SECONDS, RELEASE_SECONDS = 75.0, 25.0
-PYTHON_BYTES = 18e6  # text that the default corpus reads, about the same for 3.11 to 3.13
+# Measured on 2 cores at 2.8 GHz (docs/LOG.md): bytes of text a second through each of the stages that make data.
+CORPUS_BYTES_PER_SECOND = 0.65e6
+TOKENS_BYTES_PER_SECOND = 1.5e6
+JUDGE_SECONDS, RELEASE_SECONDS = 60.0, 5.0
+CALIBRATION_SECONDS = 5.0  # each, compiling not counted
+PYTHON_BYTES = 14.3e6  # text that the default corpus reads, about the same for 3.11 to 3.13
 BYTES_PER_PARAMETER_ON_DISK = 4
 COPIES_ON_DISK = 12  # base, tuned and released weights, two checkpoints with the optimizer's state of each
 
@@ -51,6 +52,7 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     from puna.model.config import ModelConfig
     from puna.model.device import pick_device
     from puna.train.calibrate import calibrate
+    from puna.train.choice import compile_seconds
 
     shape = wished_shape(recipe)
     device = pick_device(recipe.train.precision)
@@ -66,8 +68,10 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
         tuning.append(plan_tuning(tune, plan, tune.tokens or by_clock or 1_000_000))
     text = _text_bytes(recipe)
     rate = measured.tokens_per_second
+    trials = 1 + any(tune.minutes for tune in recipe.tune)  # both compile, and training finds what they compiled
     seconds = {
-        "corpus": text / CORPUS_BYTES_PER_SECOND, "tokenizer and rows": text / TOKENS_BYTES_PER_SECOND + 15.0,
+        "corpus": text / CORPUS_BYTES_PER_SECOND, "tokenizer and rows": text / TOKENS_BYTES_PER_SECOND,
+        "calibration": trials * (CALIBRATION_SECONDS + (compile_seconds(config) if plan.compile == "on" else 0.0)),
         "pretraining": plan.tokens / rate, "tuning": sum(t.tokens for t in tuning) / rate,
         "judging": JUDGE_SECONDS, "release and report": RELEASE_SECONDS,
     }  # fmt: skip

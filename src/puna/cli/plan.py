@@ -30,8 +30,8 @@ def run_plan(recipe: Path | None, changes: list[str], *, runs: Path, json: bool)
         f"vocabulary {shape.vocab:,},",
         f"         rows of {shape.context} tokens; loads as "
         f"{'Qwen3ForCausalLM' if shape.qk_norm else 'LlamaForCausalLM'}",
-        f"Machine  {seen.device.get('name', 'cpu')}: {seen.tokens_per_second:,.0f} tokens/s in {plan.precision}, "
-        f"{seen.share_of_peak:.0%} of its matmul peak",
+        f"Machine  {seen.device['processor']}",
+        f"Speed    {seen.tokens_per_second:,.0f} tokens/s in {plan.precision}, {seen.share_of_peak:.0%} of its matmul peak",
         f"Train    {plan.tokens / 1e6:.2f} M tokens: {plan.steps:,} steps of {plan.rows * plan.context:,}",
         f"Memory   {seen.memory_bytes / gib:.1f} GiB of {seen.memory_free / gib:.1f} GiB free",
         f"Disk     {seen.disk_bytes / gib:.2f} GiB of {seen.disk_free / gib:.1f} GiB free",

@@ -111,6 +111,11 @@ def activation_bytes(config: ModelConfig, dtype: torch.dtype, context: int) -> i
     return config.num_hidden_layers * (wide + narrow) + scores + 16 * dim
 
 
+def compile_seconds(config: ModelConfig) -> float:
+    """About how long compiling takes where nothing is cached."""
+    return COMPILE_SECONDS + COMPILE_SECONDS_PER_LAYER * config.num_hidden_layers
+
+
 def bytes_needed(plan: Plan, config: ModelConfig, dtype: torch.dtype, rows: int) -> int:
     """Bytes that training takes at its height, with `rows` rows at once: state, activations, loss chunks, a base."""
     base = 600 << 20  # Python, torch, allocator
@@ -127,7 +132,7 @@ def _whether_to_compile(plan: Plan, config: ModelConfig, device: Device) -> tupl
             raise PunaError(f"cannot compile here: {reason}", where="train.compile", mend='set it to "auto" or "off"')
         return True, "set by hand"
     seconds = plan.tokens * config.flops_per_token(plan.context) / (_USUAL_SHARE * device.matmul_peak())
-    cost = COMPILE_SECONDS + COMPILE_SECONDS_PER_LAYER * config.num_hidden_layers
+    cost = compile_seconds(config)
     if seconds * COMPILE_GAIN < cost:
         return False, f"a run of about {seconds:,.0f} s does not repay about {cost:,.0f} s of compiling"
     return works, reason if not works else f"a run of about {seconds:,.0f} s repays compiling"
