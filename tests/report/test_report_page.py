@@ -188,6 +188,8 @@ def test_conversations_read_as_talks(report: dict[str, Any]) -> None:
     talks = page(report).split('<details class="conversations">')[1].split("</details>")[0]
     assert "identity (zh)" in talks and '<div class="said" lang="zh">你是谁？</div>' in talks
     assert "&lt;i&gt;Puna&lt;/i&gt;" in talks and "role" not in talks
+    report["chat_data"] = {"chat-0": {"conversations": 3}}  # a user's own file: counted, not shown
+    assert "Conversations" in page(report) and '<details class="conversations">' not in page(report)
 
 
 def test_small_and_the_same_again(report: dict[str, Any]) -> None:
