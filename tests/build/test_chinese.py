@@ -36,6 +36,7 @@ def write_laws(folder: Path, most: int) -> None:
 
 
 @pytest.mark.skipif(not LAWS.is_file(), reason="the shared Chinese statutes are not here")
+@pytest.mark.timeout(1200)  # a minute or two on a quiet machine
 def test_a_folder_of_chinese_markdown_becomes_a_model_that_goes_on_in_chinese(tmp_path: Path) -> None:
     write_laws(tmp_path / "法律", 600_000)
     puna(tmp_path, "new", "mine", "--text", "法律")

@@ -34,10 +34,12 @@ def killed_builds(place: Any, kills: int, seed: int) -> None:
     assert not list((place.path / "runs").rglob("*.tmp"))
 
 
+@pytest.mark.timeout(1200)  # a minute or two on a quiet machine
 def test_a_build_killed_four_times_ends_with_the_same_bytes(workplace: Any) -> None:
     killed_builds(workplace, 4, seed=1)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a minute or two on a quiet machine
 def test_a_build_killed_twenty_times_ends_with_the_same_bytes(workplace: Any) -> None:
     killed_builds(workplace, 20, seed=2)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,42 @@ def test_make_names_three_mistakes_and_writes_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
 
 
+def test_make_names_a_missing_source_among_the_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text('[corpus]\nsources = ["nope"]\n[model]\nsize = "big"\n')
+    line = refused(puna("make", "bad.toml", cwd=tmp_path))
+    for word in ("3 mistakes", "nope does not exist", "like 4M", "write minutes, tokens or flops"):
+        assert word in line
+
+
+def test_a_build_refused_by_its_text_leaves_no_run(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("too short")
+    done = puna("make", "--set", 'corpus.sources=["text"]', "--set", "tune=[]", "--set", "name=short", cwd=tmp_path)
+    assert done.returncode == 2 and "no document is left" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs" / "short").exists()
+    (tmp_path / "file").write_text("")
+    assert "cannot be made" in refused(puna("make", "--runs", "file", cwd=tmp_path))
+
+
+def test_usage_errors_are_one_line(tmp_path: Path) -> None:
+    assert "bake" in refused(puna("bake", cwd=tmp_path))
+    assert "--bake" in refused(puna("make", "--bake", cwd=tmp_path))
+    assert "puna new --help" in refused(puna("new", cwd=tmp_path))
+
+
+def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "puna", "make", "--set", "name=stop"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert process.stderr is not None and "[corpus]" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.strip().splitlines()[-1] == "puna: stopped; run it again and it goes on"
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
@@ -70,6 +107,9 @@ def test_make_names_three_mistakes_and_writes_nothing(tmp_path: Path) -> None:
         (["tune.0.data=nowhere.jsonl"], "does not exist"),
         (['corpus.sources=["."]'], "docstrings"),
         (["train.minutes=-1"], "train.minutes"),
+        (["train.minutes=inf"], "train.minutes"),
+        (["model.size=0M"], "like 4M"),
+        (["model.size=900000B"], "no shape comes near"),
         (["model.dims=3"], "no such key"),
     ],
 )

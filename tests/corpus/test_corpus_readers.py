@@ -183,6 +183,17 @@ def test_folders_are_listed_in_order_and_the_rest_is_counted(tmp_path: Path) -> 
     assert tally.skipped == {"unknown kind .bin": 1, "hidden file": 1, "not a regular file": 1}
 
 
+def test_runs_of_puna_inside_a_source_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "a.md", EN.encode())
+    run = tmp_path / "runs" / "mine"
+    (run / "release").mkdir(parents=True)
+    for name in ("ledger.jsonl", "seed.json", "release/config.json"):
+        put(run / name, b"{}")
+    tally = Tally()
+    assert [file.name for file in readers.list_files(tmp_path, "notes", tally)] == ["notes/a.md"]
+    assert tally.skipped == {"folder of a Puna run": 1}
+
+
 def test_missing_empty_and_unreadable_sources(tmp_path: Path) -> None:
     with pytest.raises(PunaError, match="no such file"):
         readers.list_files(tmp_path / "none", "t")

@@ -42,7 +42,7 @@ def test_says_what_a_reader_needs(report: dict[str, Any]) -> None:
     card = render_card(report)
     for part in (
         "apply_chat_template",
-        "puna chat python",
+        "puna chat .",
         "1.171 to 1.259",
         "near duplicates of heldout",
         "## Limits",

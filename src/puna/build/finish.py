@@ -130,13 +130,14 @@ def report_data(context: Context, gate: list[dict[str, Any]]) -> dict[str, Any]:
         "stages": [row for row in context.log if row["name"] not in ("release", "report")],
         "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None},
         "licence": recipe.release.licence, "puna_version": puna.__version__,
-        "commands": [f"{PUNA} chat {recipe.name}", f"{PUNA} make {(run / 'recipe.toml').as_posix()}"],
+        "commands": [f"{PUNA} chat {recipe.name}", f"{PUNA} make {run.parent.name}/{run.name}/recipe.toml"],
     }  # fmt: skip
 
 
 def _training(context: Context, stage: str) -> dict[str, Any]:
     from puna.train.metrics import read_metrics
 
-    facts = context.facts(stage)
+    facts, rows = context.facts(stage), context.facts("pack" if stage == "pretrain" else f"chat-pack-{stage[5:]}")
     metrics = read_metrics(context.done[stage] / LOG / "metrics.jsonl")
-    return {"plan": facts["plan"], "metrics": metrics, "seconds": facts["seconds"], "skipped": facts["skipped"]}
+    return {"plan": facts["plan"], "metrics": metrics, "seconds": facts["seconds"], "skipped": facts["skipped"],
+            "passes": facts["tokens"] / rows["tokens"]}  # fmt: skip

@@ -35,15 +35,18 @@ def freeze(context: Context) -> Recipe:
     return recipe.model_copy(update={"train": train, "tune": tune})
 
 
+def without_folders(recipe: Recipe) -> Recipe:
+    """The recipe with the maker's own files and folders named by their last part only: what may be published."""
+    sources = [s if s == PYTHON_SOURCE else Path(s).name for s in recipe.corpus.sources]
+    tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
+    return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+
+
 def frozen_recipe(context: Context, *, private: bool = False) -> str:
     """`freeze` as TOML. With `private`, folders of the maker's are named by their last part only."""
     recipe = freeze(context)
     header = _HEADER.format(name=recipe.name)
     if private:
-        sources = [s if s == PYTHON_SOURCE else Path(s).name for s in recipe.corpus.sources]
-        tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
-        recipe = recipe.model_copy(
-            update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune}
-        )
+        recipe = without_folders(recipe)
         header += "\nThe maker's own files are named by their last part only."
     return dump_recipe(recipe, header)

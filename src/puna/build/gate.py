@@ -26,7 +26,7 @@ def check_tools() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise PunaError("the export gate needs transformers", where="release.gate",
-                        mend="pip install 'puna[gate]', or --set release.gate=false") from error  # fmt: skip
+                        mend="pip install 'transformers>=5.3,<6', or --set release.gate=false") from error  # fmt: skip
 
 
 def check_release(folder: Path, base: Path | None, context: Context) -> list[dict[str, Any]]:
@@ -149,5 +149,5 @@ def _greedy_stops(folder: Path) -> dict[str, Any]:
     ends = ends if isinstance(ends, list) else [ends]
     theirs = out[:-1] if out and out[-1] in ends else out
     stopped = len(theirs) < limit
-    return _row("greedy generation stops, with the same text as ours", theirs == list(ours.ids) and len(out) <= limit,
+    return _row("greedy generation ends where ours does, with the same text", theirs == list(ours.ids) and len(out) <= limit,
                 f"{len(theirs)} tokens, {'ended by itself' if stopped else 'ended at the limit'}")  # fmt: skip

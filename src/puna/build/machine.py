@@ -19,6 +19,6 @@ def describe(device: Device) -> dict[str, Any]:
     """The machine in a few facts, for the record and the report."""
     return {
         "processor": device.name, "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
-        "precision": "bf16" if device.dtype.itemsize == 2 else "fp32", "why": device.reason,
-        "matmul_peak_gflops": round(device.matmul_peak() / 1e9),
+        "precision": "bf16" if device.dtype.itemsize == 2 else "fp32", "precision_because": device.reason,
+        "matmul_peak_flops": round(device.matmul_peak()),
     }  # fmt: skip

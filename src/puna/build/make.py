@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.build.frozen import freeze, frozen_recipe
+from puna.build.frozen import frozen_recipe, without_folders
 from puna.build.graph import Context, run_stages
 from puna.build.preflight import check_resources
 from puna.build.store import Store, read_manifest
@@ -43,9 +43,19 @@ def make(recipe: Recipe, runs: Path = Path("runs"), *, until: str | None = None,
     Raises `PunaError` for a recipe that cannot be built here, and where another build holds the run.
     """
     check_resources(recipe, runs)
+    store = Store(runs / recipe.name)
+    fresh = not store.run.exists()
+    try:
+        return _make(recipe, store, until, with_reference, progress)
+    except Exception:
+        if fresh and not any(store.run.glob("*/MANIFEST.json")):  # refused before anything was made: leave no trace
+            shutil.rmtree(store.run, ignore_errors=True)
+        raise
+
+
+def _make(recipe: Recipe, store: Store, until: str | None, with_reference: bool, progress: Progress) -> Made:
     from puna.build.stages import stages_of  # after the checks: it loads the rooms
 
-    store = Store(runs / recipe.name)
     with store.lock():
         ledger = Ledger(store.run / "ledger.jsonl")
         seed = _seed_of(recipe, store.run, ledger)
@@ -83,13 +93,11 @@ def _frozen_seed(run: Path) -> int | None:
 
 
 def _log_recipe(context: Context) -> None:
-    body = context.recipe.model_dump(mode="json", exclude={"seed"})
+    body = without_folders(context.recipe).model_dump(mode="json", exclude={"seed"})  # the ledger is published
     digest = digest_of(body)
     recipes = [entry["body"]["digest"] for entry in context.ledger.entries() if entry["kind"] == "recipe"]
     if not recipes or recipes[-1] != digest:
-        context.ledger.append(
-            "recipe", {"digest": digest, "recipe": freeze(context).model_dump(mode="json", exclude={"seed"})}
-        )
+        context.ledger.append("recipe", {"digest": digest, "recipe": body})
 
 
 def _write_if_changed(path: Path, text: str) -> None:

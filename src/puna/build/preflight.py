@@ -101,9 +101,6 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
         if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
-    if recipe.release.gate and importlib.util.find_spec("transformers") is None:
-        raise PunaError("the export gate needs transformers", where="release.gate",
-                        mend="pip install 'puna[gate]', or --set release.gate=false")  # fmt: skip
     needed, free = memory_floor(shape), free_memory()
     if needed > free:
         raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory at the least, "
@@ -112,6 +109,9 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
     if needed > free:
         raise PunaError(f"the build needs about {needed / 2**30:.2f} GiB of disk, {free / 2**30:.2f} GiB are free",
                         where=str(_existing(runs)), mend="free some space, or choose a smaller model.size")  # fmt: skip
+    if recipe.release.gate and importlib.util.find_spec("transformers") is None:
+        raise PunaError("the export gate needs transformers", where="release.gate",
+                        mend="pip install 'transformers>=5.3,<6', or --set release.gate=false")  # fmt: skip
 
 
 def memory_floor(shape: Shape) -> int:

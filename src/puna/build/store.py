@@ -76,7 +76,11 @@ class Store:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for one build. Raises `PunaError` where another build holds it; a kill lets go of it."""
-        self.run.mkdir(parents=True, exist_ok=True)
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            raise PunaError(f"cannot be made: {error.strerror}", where=str(self.run),
+                            mend="name a folder that you may write to with --runs") from error  # fmt: skip
         with open(self.run / ".lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

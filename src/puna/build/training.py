@@ -39,6 +39,8 @@ def calibrate_stage(name: str) -> Stage:
         device = pick_device(section.precision)
         config = ModelConfig.from_shape(shape)
         trial = settle(plan_pretraining(section, shape, CALIBRATION_TOKENS), config, device)
+        if trial.compile == "on":
+            context.progress.note("  compiling the training step first, which takes up to a minute")
         measured = calibrate(config, trial, device)
         tokens = budget_tokens(section, shape, measured.tokens_per_second)
         plan = settle(plan_pretraining(section, shape, tokens), config, device)

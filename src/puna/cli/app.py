@@ -1,11 +1,16 @@
 """The command line: one verb a file; each is imported only when it is called, so that `--help` is quick."""
 
 import sys
+from typing import Any
 
 import typer
 
 from puna import __version__
-from puna.errors import EXIT_INTERNAL, EXIT_USER, PunaError
+from puna.errors import EXIT_USER, PunaError
+
+STOPPED = 130
+UsageError: Any = typer.BadParameter.__base__  # of Click; newer releases of Typer carry a Click of their own
+GOES_ON = "stopped; run it again and it goes on"
 
 app = typer.Typer(
     name="puna", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -39,7 +44,14 @@ _register()
 def main() -> None:
     """The console script: exit 0, 2 with one line for a mistake of the user's, 1 for anything else."""
     try:
-        app(prog_name="puna", standalone_mode=True)
+        # Typer's own handling would print usage errors on four lines and nothing at all for Ctrl-C.
+        code = app(prog_name="puna", standalone_mode=False)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `puna` alone: its message is the help
+            typer.echo(error.format_message())
+            sys.exit(EXIT_USER)
+        where = error.ctx.command_path if error.ctx else "puna"
+        _fail(f"{error.format_message().rstrip('.')}; see {where} --help", EXIT_USER)
     except PunaError as error:
         _fail(error.line(), EXIT_USER)
     except OSError as error:
@@ -50,12 +62,14 @@ def main() -> None:
             EXIT_USER,
         )
     except KeyboardInterrupt:
-        _fail("stopped; run it again and it goes on", 130)
+        _fail(GOES_ON, STOPPED)
     except Exception as error:
         if not is_disk_full(error):
             raise
         _fail("the disk is full; free some space and run it again", EXIT_USER)
-    sys.exit(EXIT_INTERNAL)  # not reached: Typer's standalone mode exits by itself
+    if code == STOPPED:  # Typer turns Ctrl-C into this code
+        _fail(GOES_ON, STOPPED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ def _daft() -> ModuleType:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+    os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
     import daft  # here, so that importing the corpus stays light and telemetry is off before the first byte of it
 
     if address := os.environ.get(RAY_ADDRESS):

@@ -231,9 +231,15 @@ class _Build:
         self.progress.finish()
         for side, writer in (("train on", train), ("judge with", heldout)):
             if writer.rows == 0:
-                raise PunaError(
-                    f"too little text: nothing is left to {side}", where="corpus", mend="give more, or other, text"
-                )
+                removed = [
+                    f"{count:,} {why} ({made.name})"
+                    for made in self.steps
+                    for why, count in made.removed.items()
+                    if count
+                ]
+                told = f"; taken out: {', '.join(removed)}" if removed else ""
+                raise PunaError(f"too little text: nothing is left to {side}{told}", where="corpus",
+                                mend="give more, or other, text")  # fmt: skip
         return {
             "documents": {"train": train.rows, "heldout": heldout.rows},
             "bytes": {"train": train.bytes, "heldout": heldout.bytes},

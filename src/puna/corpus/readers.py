@@ -28,6 +28,7 @@ LINES = frozenset([".jsonl", ".ndjson", ".jsonlines"])
 TABLE = frozenset([".csv", ".tsv"])
 SUFFIXES = TEXT | HTML | LINES | TABLE | {".json", ".parquet"}
 COMPRESSED = frozenset([".gz", ".zst"])
+RUN_MARKS = frozenset(["ledger.jsonl", "seed.json"])  # the two files that every run's folder holds
 _FLUSH = 16 << 20  # characters of a text file held at once; a longer file becomes several documents of one source
 _CSV_FIELD = 16 << 20  # characters; a quote that is never closed ends here
 _PARQUET_ROWS = 256
@@ -60,7 +61,7 @@ class SourceFile:
 
 
 def list_files(root: Path, label: str, tally: Tally | None = None) -> list[SourceFile]:
-    """The readable files of a source in the order of their names; hidden ones and links to folders are left out.
+    """The readable files of a source in the order of their names; hidden ones, links to folders and Puna's own runs are left out.
 
     Raises PunaError where `root` is missing, or holds no file of a known kind.
     """
@@ -81,6 +82,10 @@ def list_files(root: Path, label: str, tally: Tally | None = None) -> list[Sourc
         raise streams.unreadable(Path(error.filename or root), error)
 
     for folder, folders, names in os.walk(root, onerror=refuse):
+        if set(names) >= RUN_MARKS:  # what Puna itself wrote is no text of the user's
+            tally.skipped["folder of a Puna run"] += 1
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             path = Path(folder, name)

@@ -74,8 +74,13 @@ def pick_device(precision: Literal["auto", "fp32", "bf16"] = "auto") -> Device:
     turns = [[_rate(dtype, "cpu", _MEASURE, 0.05) for dtype in (torch.float32, torch.bfloat16)] for _ in range(_TURNS)]
     single, half = (max(rates) for rates in zip(*turns, strict=True))
     dtype = torch.bfloat16 if half > _BF16_MUST_GAIN * single else torch.float32
+    faster, ratio = ("fp32", single / half) if single > half else ("bf16", half / single)
     return Device(
-        name, device, threads, dtype, f"bf16 measured at {half / 1e9:,.0f} GFLOP/s, fp32 at {single / 1e9:,.0f}"
+        name,
+        device,
+        threads,
+        dtype,
+        f"{faster} products ran {ratio:.1f} times as fast as {'bf16' if faster == 'fp32' else 'fp32'}",
     )
 
 

@@ -47,7 +47,9 @@ def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise PunaError(
-            _describe(error), where=where, mend="puna new NAME writes a recipe with every key explained"
+            _describe(error, _missing(values)),
+            where=where,
+            mend="puna new NAME writes a recipe with every key explained",
         ) from error
 
 
@@ -89,14 +91,33 @@ def _enter(table: Any, step: str, change: str) -> Any:
     return inner
 
 
-def _describe(error: ValidationError) -> str:
+def _missing(values: dict[str, Any]) -> list[str]:
+    """Files and folders that the recipe names and that are not there: told together with the other mistakes."""
+    corpus, tune = values.get("corpus"), values.get("tune")
+    sources = corpus.get("sources") if isinstance(corpus, dict) else None
+    named = [("corpus.sources", s, PYTHON_SOURCE) for s in (sources if isinstance(sources, list) else [])]
+    tables = [table for table in (tune if isinstance(tune, list) else []) if isinstance(table, dict)]
+    named += [(f"tune.{number}.data", table.get("data", DOCSTRINGS), DOCSTRINGS) for number, table in enumerate(tables)]
+    return [
+        f"{key}: {path} does not exist" for key, path, keyword in named
+        if isinstance(path, str) and path != keyword and not Path(path).exists()
+    ]  # fmt: skip
+
+
+def _describe(error: ValidationError, missing: list[str]) -> str:
     lines = []
     for mistake in error.errors(include_url=False):
         key = ".".join(str(part) for part in mistake["loc"]) or "recipe"
-        reason = "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "missing" and key == "train":
+            reason = "a budget is missing: write minutes, tokens or flops under [train]"
+        else:
+            reason = (
+                "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
+            )
         given = mistake.get("input")
         shown = "" if isinstance(given, dict) or mistake["type"] == "missing" else f" (got {given!r})"
         lines.append(f"{key}: {reason[0].lower()}{reason[1:]}{shown}")
+    lines += missing
     count = f"{len(lines)} mistakes: " if len(lines) > 1 else ""
     return count + "; ".join(lines)
 

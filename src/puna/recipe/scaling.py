@@ -123,6 +123,9 @@ def shape_of(model: Model, tokenizer: Tokenizer) -> Shape:
             if best is None or cost < best[0]:
                 best = (cost, shape)
     assert best is not None
+    if not 0.4 < best[1].params / size < 2.5 and not (model.dim and model.layers):
+        raise PunaError(f"no shape comes near {model.size}; the nearest has {best[1].params / 1e6:,.1f} M parameters",
+                        where="model.size", mend="choose another size, or set model.dim and model.layers by hand")  # fmt: skip
     return best[1]
 
 

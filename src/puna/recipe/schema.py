@@ -3,10 +3,12 @@
 Comes in: TOML. Goes out: a `Recipe`, valid as a whole. Must never happen: an unknown key passed over in silence.
 """
 
+import re
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+MOST_MINUTES, MOST_TOKENS = 5_256_000, 10**15  # ten years; fifty times what the largest models have read
 S = TypeVar("S", bound="Section")
 PYTHON_SOURCE = "python"  # the default corpus: documentation and source of the running Python
 DOCSTRINGS = "docstrings"  # the default chat data: questions and answers made from its docstrings
@@ -59,7 +61,7 @@ class Tokenizer(Section):
 class Model(Section):
     """One dial, `size`, sets every dimension; each can be set by hand."""
 
-    size: str = Field("4M", pattern=r"^\d+(\.\d+)?[KMB]$", description="parameters to aim at: 4M, 60M, 1B")
+    size: str = Field("4M", description="parameters to aim at: 4M, 60M, 1B")
     dim: int | None = Field(None, ge=32, multiple_of=8)
     layers: int | None = Field(None, ge=1, le=200)
     heads: int | None = Field(None, ge=1)
@@ -70,13 +72,20 @@ class Model(Section):
     qk_norm: bool = Field(False, description="QK-norm; the release is then a Qwen3ForCausalLM")
     rope_theta: float = Field(10_000.0, gt=1)
 
+    @field_validator("size")
+    @classmethod
+    def _a_number_and_a_unit(cls, value: str) -> str:
+        if not re.fullmatch(r"\d{1,6}(\.\d+)?[KMB]", value) or float(value[:-1]) == 0:
+            raise ValueError("write a number and K, M or B, like 4M, 60M or 1.5B")
+        return value
+
 
 class Train(Section):
     """Pretraining: exactly one budget; the rest follows from the scaling rules unless set by hand."""
 
-    minutes: float | None = Field(None, gt=0)
-    tokens: int | None = Field(None, gt=0)
-    flops: float | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0, le=MOST_MINUTES)
+    tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
+    flops: float | None = Field(None, gt=0, le=1e30)
     method: Literal["puna", "reference"] = Field("puna", description='"puna": Muon, WSD; "reference": AdamW, cosine')
     batch_tokens: int | None = Field(None, ge=32)
     lr_matrix: float | None = Field(None, gt=0)
@@ -100,9 +109,9 @@ class Sft(Section):
 
     kind: Literal["sft"] = "sft"
     data: str = Field(DOCSTRINGS, description='"docstrings", or a JSON-lines file or folder of conversations')
-    minutes: float | None = Field(None, gt=0)
-    tokens: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0, le=MOST_MINUTES)
+    tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
+    epochs: float | None = Field(None, gt=0, le=10_000)
     lr_share: float = Field(0.5, gt=0, le=2, description="peak rate as a share of pretraining's")
     batch_tokens: int | None = Field(None, ge=32)
     neftune: float = Field(0.0, ge=0, description="NEFTune noise (Jain et al. 2023); 0: none; Yi used 5 and 45")

@@ -61,7 +61,6 @@ def card_text(data: ReportData) -> str:
         data=data,
         front="\n".join(f"{key}: {json.dumps(value, ensure_ascii=True)}" for key, value in front_matter(data).items()),
         title=data.title or data.run,
-        run_name=words.clean(data.run),
         summary=verdict.summary(data),
         headline=verdict.headline(data.results),
         said=[sentence for _, sentence in verdict.verdict(data)],

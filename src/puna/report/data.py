@@ -66,6 +66,12 @@ class Corpus(Part):
     python: str | None = None
     encodings: dict[str, int] = {}
     skipped: dict[str, int] = {}
+    split: list[dict[str, Any]] = []  # how each source was split: "by" is "module", "file", ... or "tail"
+
+    @property
+    def by_tail(self) -> list[str]:
+        """The sources of which the end of each document is held out, for want of whole documents."""
+        return [str(row["source"]) for row in self.split if row.get("by") == "tail"]
 
 
 class Model(Part):
@@ -95,6 +101,7 @@ class Training(Part):
     plan: dict[str, Any] = {}
     metrics: list[Metric] = []
     seconds: float | None = None
+    passes: float | None = None  # tokens read over the tokens that there are
     skipped: int | None = None  # spikes whose update was not applied
     peak_share: float | None = None  # of the machine's measured matmul peak, 0 to 1
 

@@ -234,19 +234,25 @@ def summary(data: ReportData) -> str:
         sentences.append(f"{title} is a language model, trained from random weights.")
     if data.corpus:
         names = _listed([_source_in_prose(source.name, data.corpus.python) for source in data.corpus.sources])
-        read = f"It read {size_bytes(data.corpus.bytes.train)} of text" + (f" from {names}" if names else "")
-        seen = tokens_seen(data)
-        sentences.append(f"{read}{f', and saw {in_words(seen)} tokens while it trained' if seen else ''}.")
+        given = f"Its text is {size_bytes(data.corpus.bytes.train)}" + (f" of {names}" if names else "")
+        seen, passes = tokens_seen(data), data.training.passes if data.training else None
+        over = (
+            "" if passes is None else f", {percent(passes)} of it" if passes < 1 else f", {passes:.1f} passes over it"
+        )
+        read = f"; training read {in_words(seen)} tokens{over}" if seen else ""
+        sentences.append(f"{given}{read}.")
     if data.tuning:
         talks = sum(
             counts["conversations"] for counts in chat_counts(data) if isinstance(counts.get("conversations"), int)
         )
         counted = f"{number(talks)} conversations" if talks else "conversations"
-        sentences.append(f"It was then tuned on {counted} to answer in a chat.")
+        passes = data.tuning[-1].passes
+        part = f"{percent(passes)} of " if passes is not None and passes < 1 else ""
+        sentences.append(f"It was then tuned on {part}{counted} to answer in a chat.")
     if data.corpus and data.corpus.bytes.heldout:
         sentences.append(
             f"It is judged on {size_bytes(data.corpus.bytes.heldout)} of text that it was never shown, "
-            "held apart by whole modules and files."
+            + ("the end of each document." if data.corpus.by_tail else "held apart by whole modules and files.")
         )
     seconds = total_seconds(data)
     if seconds:
