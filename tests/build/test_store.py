@@ -23,6 +23,14 @@ def context_of(run: Path) -> Context:
     return Context(Recipe(train=Train(minutes=1)), 1, Store(run), Ledger(run / "ledger.jsonl"))
 
 
+def test_the_lock_s_holder_removes_what_a_kill_left(tmp_path: Path) -> None:
+    (tmp_path / ".recipe.toml.4711.tmp").write_text("half")
+    (tmp_path / ".corpus-0123.tmp").mkdir()
+    (tmp_path / ".corpus-0123.tmp" / "half").write_text("half")
+    with Store(tmp_path).lock():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def stage(name: str, text: str, calls: list[str], inputs: tuple[str, ...] = (), log: str = "") -> Stage:
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         calls.append(name)

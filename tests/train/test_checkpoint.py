@@ -101,9 +101,10 @@ def test_leftovers_of_a_kill_are_not_read(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "none", {}) is None
     (tmp_path / "step_00000009.tmp").mkdir()
     (tmp_path / "step_00000009.tmp" / "half").write_bytes(b"x")
+    (tmp_path / ".latest.4711.tmp").write_bytes(b"step_")  # killed before the pointer was renamed
     assert load_latest(tmp_path, _tensors()) is None
     save(tmp_path, 9, _tensors(), {})
-    assert not (tmp_path / "step_00000009.tmp").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LATEST, "step_00000009"]
 
 
 def test_another_model_s_checkpoint_is_refused(tmp_path: Path) -> None:

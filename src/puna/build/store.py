@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import PunaError
-from puna.files import digest_of, file_sha256, fsync_directory, read_json, write_json
+from puna.files import digest_of, file_sha256, fsync_directory, read_json, remove_leftovers, write_json
 
 MANIFEST = "MANIFEST.json"
 LOG = "log"  # what stands here (metrics with times) is checked like the rest but is not part of an artefact's identity
@@ -92,6 +92,7 @@ class Store:
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
+            remove_leftovers(self.run)
             yield
 
 

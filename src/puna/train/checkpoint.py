@@ -25,7 +25,7 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
 from puna.errors import PunaError
-from puna.files import atomic_file, digest_of, file_sha256, fsync_directory, read_json, write_json
+from puna.files import atomic_file, digest_of, file_sha256, fsync_directory, read_json, remove_leftovers, write_json
 from puna.progress import QUIET, Progress
 
 KEEP = 2
@@ -54,8 +54,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         if not _damage(final):
             return Checkpoint(final, step, read_json(final / STATE), digest_of(read_json(final / MANIFEST)))
         shutil.rmtree(final)
-    for stale in folder.glob("*.tmp"):
-        shutil.rmtree(stale)
+    remove_leftovers(folder)
     temporary = folder / f"{final.name}.tmp"
     try:
         manifest = _write(temporary, step, tensors, state)
