@@ -102,10 +102,16 @@ def _a_second_make_does_nothing(place: Any) -> None:
 
 
 def _a_changed_tune_redoes_only_what_depends_on_it(place: Any) -> None:
-    done = place.make("--set", "tune.0.epochs=3", "--json")
+    after = ["tune-0", "judge", "release", "report"]
+    assert _redone(place, "tune.0.epochs=3") == after
+    assert _redone(place, "tune.0.minutes=0.02") == ["calibrate-tuning", *after]  # another kind of budget, same base
+    assert _redone(place, "tune.0.minutes=0.03") == after
+
+
+def _redone(place: Any, change: str) -> list[str]:
+    done = place.make("--set", change, "--json")
     assert done.returncode == 0, done.stderr
-    fresh = [row["name"] for row in json.loads(done.stdout)["stages"] if not row["reused"]]
-    assert fresh == ["tune-0", "judge", "release", "report"]
+    return [row["name"] for row in json.loads(done.stdout)["stages"] if not row["reused"]]
 
 
 def _the_frozen_recipe_gives_the_same_bytes(place: Any, run: Path) -> None:

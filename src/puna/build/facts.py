@@ -13,6 +13,7 @@ from puna.recipe.scaling import Plan, Shape, plan_tuning, shape_of
 from puna.recipe.schema import PYTHON_SOURCE, Recipe, Sft
 
 CALIBRATION_TOKENS = 4_000_000  # the horizon whose plan is timed; the rate hardly depends on it
+CALIBRATE_TUNING, RATE = "calibrate-tuning", "rate.json"
 
 
 def wished_shape(recipe: Recipe) -> Shape:
@@ -65,6 +66,6 @@ def tuning_plan(context: Context, number: int, tune: Sft) -> Plan:
     elif tune.epochs is not None:
         tokens = int(tune.epochs * packed["rows"] * packed["context"])
     else:
-        rate = read_json(context.done["calibrate"] / "plan.json")["tuning_tokens_per_second"]
+        rate = read_json(context.done[CALIBRATE_TUNING] / RATE)["tokens_per_second"]
         tokens = int(tune.minutes * 60 * rate)  # type: ignore[operator]
     return plan_tuning(tune, base, tokens)

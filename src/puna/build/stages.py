@@ -3,7 +3,7 @@
 from puna.build.data import chat_pack_stage, chat_stage, corpus_stage, pack_stage, tokenizer_stage
 from puna.build.finish import judge_stage, release_stage, report_stage
 from puna.build.graph import Stage
-from puna.build.training import calibrate_stage, pretrain_stage, tune_stage
+from puna.build.training import calibrate_stage, calibrate_tuning_stage, pretrain_stage, tune_stage
 from puna.recipe.schema import Recipe
 
 
@@ -12,6 +12,9 @@ def stages_of(recipe: Recipe, *, with_reference: bool = False) -> list[Stage]:
     stages = [corpus_stage(), tokenizer_stage(), pack_stage(), calibrate_stage("calibrate"), pretrain_stage("pretrain")]
     if with_reference:
         stages += [calibrate_stage("calibrate-reference"), pretrain_stage("reference")]
+    timed = [tune for tune in recipe.tune if tune.minutes]
+    if timed:
+        stages.append(calibrate_tuning_stage(timed[0]))
     for number, tune in enumerate(recipe.tune):
         stages += [chat_stage(number, tune), chat_pack_stage(number), tune_stage(number, tune)]
     stages += [judge_stage(recipe, with_reference), release_stage(recipe), report_stage(recipe, with_reference)]

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from puna.build.facts import CALIBRATION_TOKENS, actual_shape, pretraining_plan, tuning_plan
+from puna.build.facts import CALIBRATE_TUNING, CALIBRATION_TOKENS, RATE, actual_shape, pretraining_plan, tuning_plan
 from puna.build.graph import Context, Stage
 from puna.build.store import LOG
 from puna.files import write_json
@@ -25,9 +25,7 @@ def calibrate_stage(name: str) -> Stage:
     """Minutes into tokens, precision and compilation into decisions: once, and recorded."""
 
     def settings(context: Context) -> Any:
-        shape = actual_shape(context)
-        minutes = [tune.minutes for tune in context.recipe.tune]
-        return {"train": _train_section(context, name).model_dump(), "shape": shape.model_dump(), "tune": any(minutes)}
+        return {"train": _train_section(context, name).model_dump(), "shape": actual_shape(context).model_dump()}
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.build.machine import describe, settle
@@ -44,22 +42,45 @@ def calibrate_stage(name: str) -> Stage:
         measured = calibrate(config, trial, device)
         tokens = budget_tokens(section, shape, measured.tokens_per_second)
         plan = settle(plan_pretraining(section, shape, tokens), config, device)
-        tuning = measured
-        for tune in context.recipe.tune:
-            if tune.minutes:  # one rate serves all: they differ in their batches at most
-                batch = tuning_batch(tune, trial)
-                tuning = calibrate(config, trial.model_copy(update={"isolate": True, "batch_tokens": batch}), device)
-                break
         write_json(folder / "plan.json", {
             "plan": plan.model_dump(), "shape": shape.model_dump(), "tokens_per_second": measured.tokens_per_second,
-            "tuning_tokens_per_second": tuning.tokens_per_second, "peak_flops": measured.peak_flops,
-            "share_of_peak": measured.share, "device": describe(device),
+            "peak_flops": measured.peak_flops, "share_of_peak": measured.share, "device": describe(device),
         })  # fmt: skip
         context.progress.note(f"  {measured.tokens_per_second:,.0f} tokens/s, {measured.share:.0%} of the matmul peak, "
                               f"{plan.precision}: {plan.tokens / 1e6:.2f} M tokens in {plan.steps} steps")  # fmt: skip
         return {"tokens_per_second": measured.tokens_per_second}
 
     return Stage(name, "measuring this machine", ("recipe", "model", "train"), ("tokenizer",), settings, run)
+
+
+def calibrate_tuning_stage(tune: Sft) -> Stage:
+    """Minutes of tuning into tokens: a stage of its own, so that no change of the tuning reaches the base model.
+
+    One rate serves all tuning stages, measured at the batch of the first that has minutes.
+    """
+
+    def trial(context: Context) -> Plan:
+        base = pretraining_plan(context)
+        return base.model_copy(update={"isolate": True, "batch_tokens": tuning_batch(tune, base)})
+
+    def settings(context: Context) -> Any:
+        return {"plan": _timeless(trial(context)), "shape": actual_shape(context).model_dump()}
+
+    def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.model.config import ModelConfig
+        from puna.model.device import pick_device
+        from puna.train.calibrate import calibrate
+
+        plan = trial(context)
+        if plan.compile == "on":
+            context.progress.note("  compiling the tuning step first, which takes up to a minute")
+        measured = calibrate(ModelConfig.from_shape(actual_shape(context)), plan, pick_device(plan.precision))
+        context.progress.note(f"  {measured.tokens_per_second:,.0f} tokens/s, {measured.share:.0%} of the matmul peak")
+        write_json(folder / RATE, {"tokens_per_second": measured.tokens_per_second, "share_of_peak": measured.share})
+        return {"tokens_per_second": measured.tokens_per_second}
+
+    return Stage(CALIBRATE_TUNING, "measuring this machine at tuning", ("recipe", "model", "train"), ("tokenizer",),
+                 settings, run)  # fmt: skip
 
 
 def pretrain_stage(name: str) -> Stage:
