@@ -29,3 +29,10 @@ class Quiet:
 
 
 QUIET = Quiet()
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: 0:07, 12:30, 3:04:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def test_new_writes_a_recipe_that_loads_and_never_overwrites(tmp_path: Path) -> 
     assert 'sources = ["notes"]' in (tmp_path / "mine.toml").read_text()
     assert "exists already" in refused(puna("new", "mine", cwd=tmp_path))
     assert json.loads(puna("new", "other", "--json", cwd=tmp_path).stdout) == {"recipe": "other.toml"}
+
+
+def test_what_to_type_next_is_told_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "PUNA_STARTED_AS", "../my clone/puna")
+    assert "Next: '../my clone/puna' plan mine.toml" in puna("new", "mine", cwd=tmp_path).stdout
 
 
 def test_new_refuses_what_cannot_be(tmp_path: Path) -> None:
@@ -127,8 +133,33 @@ def test_an_unknown_bench_lists_those_there_are(tmp_path: Path) -> None:
     assert "train_speed" in refused(puna("bench", "nothing", cwd=tmp_path))
 
 
+def test_a_benchs_own_options_are_shown(tmp_path: Path) -> None:
+    assert "--seeds" in puna("bench", "recipe_gain", "--help", cwd=tmp_path).stdout
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    script = f"mount -t tmpfs -o ro none '{tmp_path}' && cd '{tmp_path}' && exec {sys.executable} -m puna new mine"
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*mount, f"mount -t tmpfs none '{tmp_path}'"], capture_output=True).returncode
+    ):
+        pytest.skip("this system lets nobody mount a folder of his own")
+    done = subprocess.run([*mount, script], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert "read-only" in refused(done)
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_closed_stream_is_no_fault(tmp_path: Path, stream: str) -> None:
+    command = f"exec {sys.executable} -m puna new mine {stream}>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "mine.toml").is_file()
+
+
 @pytest.mark.parametrize("verb", ["make", "new", "plan", "chat", "bench", "test"])
 def test_every_verb_has_examples(tmp_path: Path, verb: str) -> None:
     done = puna(verb, "--help", cwd=tmp_path)
-    assert done.returncode == 0 and f"  puna {verb}" in done.stdout.split("Examples:")[1]
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert done.returncode == 0 and f"puna {verb}" in done.stdout.split("Examples:")[1]
+    assert max(map(len, done.stdout.splitlines())) <= 80

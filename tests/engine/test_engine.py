@@ -213,6 +213,9 @@ def test_a_tokenizer_altered_after_the_release_is_refused(model_folder: Path, tm
     path.write_bytes(path.read_bytes().replace(b"assistant", b"assistent"))
     with pytest.raises(PunaError, match=r"chat_template.*digest"):
         Engine.load(folder)
+    path.unlink()
+    with pytest.raises(PunaError, match=r"chat_template.*is missing, and the manifest lists it"):
+        Engine.load(folder)
 
 
 def test_the_number_of_threads_is_left_as_it_was(engine: Engine):

@@ -1,5 +1,7 @@
 """Each filter against its definition and against transformers; rows of a batch never touch each other."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -128,3 +130,25 @@ def test_every_value_out_of_range_is_named():
         Sampling(max_tokens=0, temperature=float("nan"), top_p=0.0, top_k=-1, min_p=2, repetition_penalty=0, stop=[""])
     for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop text"):
         assert name in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e-40},
+        {"temperature": 100.0},
+        {"temperature": 1.0, "repetition_penalty": 100.0},
+        {"top_k": 10**20},
+    ],
+)
+def test_the_ends_of_the_ranges_draw_real_tokens(extreme):
+    sampler = Sampler([Sampling(seed=0, **extreme)], [[1]], VOCABULARY)
+    logits = 40 * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    for _ in range(20):
+        assert 0 <= sampler.next(logits).item() < VOCABULARY
+
+
+@pytest.mark.parametrize("beyond", [{"temperature": 1e308}, {"temperature": math.inf}, {"repetition_penalty": 1e308}])
+def test_what_fp32_cannot_divide_by_is_refused(beyond):
+    with pytest.raises(PunaError, match="must lie between"):
+        Sampling(**beyond)

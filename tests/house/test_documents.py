@@ -151,7 +151,10 @@ def test_quick_command_runs(command: Command, tmp_path: Path) -> None:
 def test_examples_in_help_are_true(verb: str) -> None:
     text = GROUP.commands[verb].epilog or ""
     examples = [
-        words for line in text.splitlines() if line.strip().startswith("puna ") for words in simple_commands(line)
+        words
+        for line in text.splitlines()
+        if line.strip().startswith(("puna ", "./puna "))
+        for words in simple_commands(line)
     ]
     assert examples, f"puna {verb} --help has no example"
     for words in examples:

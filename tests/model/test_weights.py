@@ -1,6 +1,7 @@
 """Model folders of strangers: whatever is cut, flipped, claimed or missing gives one PunaError and nothing else."""
 
 import json
+import shutil
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -211,6 +212,23 @@ def test_old_rope_buffers_and_a_second_copy_of_a_tied_head_are_passed_over(folde
         load_model(folder)
     save_file(state | {"lm_head.weight": state["model.embed_tokens.weight"].clone()}, folder / "model.safetensors")
     assert load_model(folder).lm_head is None
+
+
+def test_the_base_model_in_a_release_is_checked_by_the_releases_manifest(folder: Path, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    shutil.copytree(folder, release / "base")
+    names = ("config.json", "model.safetensors")
+    lines = {
+        f"base/{name}": {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+        for name in names
+    }
+    (release / "puna").mkdir()
+    write_json(release / "puna" / "MANIFEST.json", {"files": lines})
+    load_model(release / "base")
+    config = (release / "base" / "config.json").read_text()
+    (release / "base" / "config.json").write_text(config.replace("1e-05", "1e-06"))
+    with pytest.raises(PunaError, match="altered or damaged"):
+        load_model(release / "base")
 
 
 @pytest.mark.parametrize("place", ["MANIFEST.json", "puna/MANIFEST.json"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.errors import PunaError
-from puna.recipe.load import apply_change, dump_recipe, load_recipe, parse_recipe, toml_value
+from puna.recipe.load import apply_change, changes_between, dump_recipe, load_recipe, parse_recipe, toml_value
 from puna.recipe.scaling import MIN_STEPS, budget_tokens, plan_pretraining, plan_tuning, shape_of
 from puna.recipe.schema import Model, Recipe, Sft, Tokenizer, Train
 from puna.recipe.template import commented_recipe
@@ -25,6 +25,43 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert "3 mistakes" in line
     assert all(key in line for key in ("nam: no such key", "model.size", "train: needs exactly one budget"))
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("train.minutes=true", "train.minutes: true and false are not for this key (got true)"),
+        ("train.minutes=nan", "train.minutes: must be a finite number (got nan)"),
+        ("model.size=4", "model.size: must be text in quotes (got 4)"),
+        ("model.dim=3.5", "model.dim: must be a whole number (got 3.5)"),
+        ("train.clip=0", "train.clip: must be greater than 0 (got 0)"),
+        ("train.precision=fp8", "train.precision: must be 'auto', 'fp32' or 'bf16' (got 'fp8')"),
+        ("corpus=4", "corpus: must be a table (got 4)"),
+        ("tune=5", "tune: must be a list in [brackets] (got 5)"),
+        ("corpus.sources=[]", "corpus.sources: must have at least one entry (got [])"),
+        ("name=x y", "name: must be 1 to 64 letters"),
+        ("train.tokns=5", "train.tokns: no such key (did you mean tokens?)"),
+        ("tune.0.neftun=5", "tune.0.neftun: no such key (did you mean neftune?)"),
+    ],
+)
+def test_a_mistake_is_told_in_the_recipes_words_and_blames_who_made_it(change: str, told: str) -> None:
+    with pytest.raises(PunaError) as caught:
+        load_recipe(ROOT / "recipes" / "python.toml", [change])
+    assert caught.value.line().startswith(f"--set: {told}")
+
+
+def test_a_mistake_of_the_file_blames_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("[train]\nminutes = 1\n[model]\ndim = 3\n")
+    with pytest.raises(PunaError, match=r"bad\.toml: 2 mistakes: .*model\.dim.*no such key"):
+        load_recipe(path, ["train.tokns=5"])
+
+
+def test_many_mistakes_are_counted_and_the_first_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("".join(f"key{n} = 1\n" for n in range(20)) + "[train]\nminutes = 1\n")
+    with pytest.raises(PunaError, match="20 mistakes: key0: no such key.*; and 12 more"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("raw", [b"name = ", b"\xff\xfe", b"x" * (2 << 20)])
@@ -58,6 +95,19 @@ def test_a_frozen_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     path = tmp_path / "frozen.toml"
     path.write_text(dump_recipe(recipe, "two\nlines"), encoding="utf-8")
     assert load_recipe(path) == recipe
+
+
+def test_what_differs_between_two_recipes_is_told_by_key() -> None:
+    path = ROOT / "recipes" / "python.toml"
+    before = load_recipe(path).model_dump(mode="json")
+    after = load_recipe(path, ["train.tokens=5000", "tune.0.lr_share=0.25"]).model_dump(mode="json")
+    assert changes_between(before, before) == []
+    assert changes_between(before, after) == [
+        "train.minutes 9.0 -> unset",
+        "train.tokens unset -> 5000",
+        "tune.0.lr_share 0.5 -> 0.25",
+    ]
+    assert changes_between(before, {**after, "tune": []})[-1] == "tune.0 a table -> unset"
 
 
 @given(st.text())

@@ -22,6 +22,7 @@ from puna.report.verdict import comparisons, headline, summary, verdict
         (words.in_words(134_000_000), "134 million"),
         (words.size_bytes(12_840_233), "12.8 MB"),
         (words.size_bytes(0), "0 bytes"),
+        (words.flops(2.26e11), "226 GFLOP/s"),
         (words.duration(0.04), "0.0 s"),
         (words.duration(59.7), "1 min 00 s"),
         (words.duration(372.4), "6 min 12 s"),

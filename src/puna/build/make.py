@@ -19,7 +19,7 @@ from puna.errors import PunaError
 from puna.files import atomic_file, digest_of, file_sha256, read_json, write_json
 from puna.ledger import Ledger, new_salt, seed_commitment
 from puna.progress import QUIET, Progress
-from puna.recipe.load import load_recipe
+from puna.recipe.load import changes_between, load_recipe
 from puna.recipe.schema import Recipe
 
 FROZEN = "recipe.toml"
@@ -95,8 +95,11 @@ def _frozen_seed(run: Path) -> int | None:
 def _log_recipe(context: Context) -> None:
     body = without_folders(context.recipe).model_dump(mode="json", exclude={"seed"})  # the ledger is published
     digest = digest_of(body)
-    recipes = [entry["body"]["digest"] for entry in context.ledger.entries() if entry["kind"] == "recipe"]
-    if not recipes or recipes[-1] != digest:
+    recipes = [entry["body"] for entry in context.ledger.entries() if entry["kind"] == "recipe"]
+    if recipes and recipes[-1]["digest"] != digest:
+        told = "; ".join(changes_between(recipes[-1]["recipe"], body))
+        context.progress.note(f"the recipe is not the one that this run was built from last: {told}")
+    if not recipes or recipes[-1]["digest"] != digest:
         context.ledger.append("recipe", {"digest": digest, "recipe": body})
 
 

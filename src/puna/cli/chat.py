@@ -43,6 +43,7 @@ def run_chat(
     top_k: int = 0,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
+    stop: list[str] | tuple[str, ...] = (),
     seed: int | None = None,
     json: bool = False,
     runs: Path = Path("runs"),
@@ -64,6 +65,7 @@ def run_chat(
         top_k=top_k,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
+        stop=[_whole(text) for text in stop],
         seed=seed,
     )
     folder = resolve_model(model, runs)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from puna.called import PUNA
+from puna.called import typed
 from puna.cli.terminal import terminal_progress
 from puna.cli.verbs import print_json
 
@@ -37,7 +37,9 @@ def run_make(
     if "judge" in {row["name"] for row in fresh} and (made.run / "release").is_dir():
         _print_scores(made.run / "release" / "puna" / "results.json")
     if made.report:
-        typer.echo(f"\nReport   {made.report}\nRelease  {made.release}\nTalk     {PUNA} chat {_called(made.run, runs)}")
+        typer.echo(
+            f"\nReport   {made.report}\nRelease  {made.release}\nTalk     {typed()} chat {_called(made.run, runs)}"
+        )
 
 
 def _print_scores(path: Path) -> None:

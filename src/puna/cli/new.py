@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from puna.called import PUNA
+from puna.called import typed
 from puna.cli.verbs import print_json
 from puna.errors import PunaError
 
@@ -22,7 +22,7 @@ def run_new(name: str, *, text: list[Path], size: str, minutes: float, json: boo
             raise PunaError("does not exist", where=f"--text {path}", mend="name a file or folder of your text")
     target = Path(f"{name}.toml")
     content = commented_recipe(name, text=[path.as_posix() for path in text], size=size, minutes=minutes, tune=not text)
-    parse_recipe(tomllib.loads(content), where=str(target))
+    parse_recipe(tomllib.loads(content), where="")
     if target.exists():
         raise PunaError("exists already", where=str(target), mend="choose another name, or remove it")
     with atomic_file(target) as stream:
@@ -30,4 +30,4 @@ def run_new(name: str, *, text: list[Path], size: str, minutes: float, json: boo
     if json:
         print_json({"recipe": str(target)})
     else:
-        typer.echo(f"Wrote {target}. Next: {PUNA} plan {target}, then {PUNA} make {target}")
+        typer.echo(f"Wrote {target}. Next: {typed()} plan {target}, then {typed()} make {target}")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from puna.progress import Progress
+from puna.progress import Progress, clock
 
 LOG_EVERY = 15.0  # seconds between a log's lines
 
@@ -21,13 +21,6 @@ def terminal_progress() -> Iterator[Progress]:
         yield bar
     finally:
         bar.finish()
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 0:07, 12:30, 3:04:05."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Clock:
@@ -55,7 +48,7 @@ class _Clock:
         if rate > 0 and "speed" not in shown:
             shown["rate"] = f"{_short(rate)} {self.unit}/s".replace(" /", "/")
         if rate > 0 and self.total and "left" not in shown:
-            shown["left"] = duration((self.total - done) / rate)
+            shown["left"] = clock((self.total - done) / rate)
         return shown
 
 

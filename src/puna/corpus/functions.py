@@ -66,7 +66,6 @@ def write(corpus: PythonCorpus, heldout: Collection[str], threshold: float, path
             elif corpus.units[item["module"]] not in PINNED and _drop(item, judged, step, _LIKE_HELDOUT):
                 continue
             step.leave(len(item["doc"].encode()))
-            step.changed[item["split"]] += 1
             stream.write(canonical_json(item) + b"\n")
     return step
 

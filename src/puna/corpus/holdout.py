@@ -169,11 +169,11 @@ def _cut_tails(
                 if wish >= 1:
                     cuts[piece.order] = round(wish)
                 break
-    total = sum(row.size for row in rows)
+    total = sum(piece.size for piece in rows)
     holdout.report.append({"source": label, "by": "tail", "units": len(documents), "heldout_units": len(documents)})
     holdout.notes.append(
-        f"{label}: too few documents to hold whole ones out; the last {share:.0%} of each ({total:,} bytes in all) is held "
-        "out, so the score says how the model continues these texts, not how it reads new ones"
+        f"{label}: too few documents to hold whole ones out; the last {share:.0%} of each is held out, about "
+        f"{share * total:,.0f} of {total:,} bytes, so the score says how the model continues these texts, not how it reads new ones"
     )
 
 

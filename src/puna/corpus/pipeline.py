@@ -79,6 +79,7 @@ class _Build:
         for note in holdout.notes:
             self.progress.note(note)
         totals = self.write(parted, holdout)
+        self.progress.note(self._told(totals))
         if self.python is not None:
             step = functions.write(self.python, holdout.units, self.config.near_duplicate, self.out / "functions.jsonl")
             self.steps.append(step)
@@ -94,6 +95,13 @@ class _Build:
         write_json(self.out / "corpus.json", report)
         return report
 
+    def _told(self, totals: dict[str, Any]) -> str:
+        documents, size = totals["documents"], totals["bytes"]
+        sides = (("train", "to train on"), ("heldout", "to judge by"))
+        told = ", ".join(f"{documents[side]:,} documents ({size[side] / 1e6:,.1f} MB) {use}" for side, use in sides)
+        skipped = ", ".join(f"{count:,} {why}" for why, count in sorted(self.tally.skipped.items()) if count)
+        return f"  {told}" + (f"; skipped: {skipped}" if skipped else "")
+
     def read(self, path: Path) -> None:
         """All sources, repaired and cut into documents of at most max_chars, to `path`."""
         read, repair, split = Step("read"), Step("repair"), Step("split long documents")
@@ -108,7 +116,7 @@ class _Build:
                 text, repairs = clean.repair(row["text"])
                 repair.changed.update(repairs)
                 if not text.strip():
-                    repair.remove("nothing left", row["source"], row["text"].encode("utf-8", "replace").decode())
+                    repair.remove("nothing but blanks", row["source"], row["text"].encode("utf-8", "replace").decode())
                     continue
                 size = len(text.encode())
                 repair.leave(size)
@@ -247,9 +255,9 @@ class _Build:
 
     def _decontaminate(self, row: dict[str, Any], change: dict[str, Any], step: Step) -> bool:
         if change["whole"]:
-            step.remove("document", row["source"], change["sample"])
+            step.remove("whole document", row["source"], change["sample"])
             return False
-        step.remove("passage", row["source"], change["sample"], count=change["passages"])
+        step.remove("passage of a longer document", row["source"], change["sample"], count=change["passages"])
         row["text"] = change["text"]
         row["chars"] = len(row["text"])
         if row["chars"] < self.config.min_chars:

@@ -30,6 +30,7 @@ from puna.model.weights import load_model
 from puna.tokens import Tokenizer
 
 FinishReason = Literal["stop", "length"]
+_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 BATCH_ROWS = 32  # rows that generate together: enough to fill the matrix products of a small model
 
 
@@ -83,10 +84,7 @@ class Engine:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(Path(folder), device=device.device if isinstance(device, Device) else device)
-        manifest = Manifest.find(Path(folder))
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (Path(folder) / name).is_file():
-                manifest.verify(Path(folder) / name)
+        Manifest.find(Path(folder)).verify_all(_FILES)
         return cls(model, Tokenizer.load(Path(folder)), model.config)
 
     @property

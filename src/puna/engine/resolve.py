@@ -6,7 +6,7 @@ Must never happen: a name reaches outside the folder of runs, or the network is 
 
 from pathlib import Path
 
-from puna.called import PUNA
+from puna.called import typed
 from puna.errors import PunaError
 
 _CONFIG = "config.json"
@@ -36,16 +36,20 @@ def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
         )
     if named and run.is_dir():
         raise PunaError(
-            f"the run has no release yet ({run / _RELEASE} is missing)", where=name, mend=f"finish it with: {PUNA} make"
+            f"the run has no release yet ({run / _RELEASE} is missing)",
+            where=name,
+            mend=f"finish it with: {typed()} make",
         )
     if given.is_dir():
         raise PunaError("the folder holds no model (no config.json, no release/config.json)", where=name)
-    raise PunaError("no such model folder and no such run", where=name, mend=_known(Path(runs)))
+    raise PunaError(
+        "no such model folder and no such run", where=name or "the model's name is empty", mend=_known(Path(runs))
+    )
 
 
 def _known(runs: Path) -> str:
     """What could have been meant: the runs that have a release."""
     found = sorted(path.parent.parent.name for path in runs.glob(f"*/{_RELEASE}/{_CONFIG}"))
     if not found:
-        return f"there is no finished run here yet: {PUNA} make builds one"
+        return f"there is no finished run here yet: {typed()} make builds one"
     return "runs here: " + ", ".join(found)

@@ -7,7 +7,6 @@ Every function is pure; each row has a random generator of its own, so its draws
 The order of the filters is that of Hugging Face's generate(): repetition penalty, temperature, top-k, top-p, min-p.
 """
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from puna.errors import PunaError
 
 _NEVER = float("-inf")
 _SEEDS = 2**63
+_LEAST, _MOST = 1e-4, 100.0  # of temperature and penalty: beyond, fp32 has no numbers for what is left to choose from
 _HEAD = 512  # how many of the likeliest tokens nucleus sampling looks at first
 
 
@@ -30,7 +30,7 @@ class Sampling:
     max_tokens: int = 256
     """The most tokens a reply may have."""
     temperature: float = 0.7
-    """Divides the logits; 0 takes the likeliest token always."""
+    """Divides the logits; 0 (and below 0.0001) takes the likeliest token always."""
     top_p: float = 0.95
     """Keep the fewest likeliest tokens whose probabilities sum to at least this (nucleus); 1 keeps all."""
     top_k: int = 0
@@ -47,11 +47,15 @@ class Sampling:
     def __post_init__(self) -> None:
         ranges = [
             (self.max_tokens >= 1, "max_tokens must be 1 or more", self.max_tokens),
-            (_finite(self.temperature, 0.0), "temperature must be 0 or more", self.temperature),
+            (0.0 <= self.temperature <= _MOST, "temperature must lie between 0 and 100", self.temperature),
             (0.0 < self.top_p <= 1.0, "top_p must be above 0 and at most 1", self.top_p),
             (self.top_k >= 0, "top_k must be 0 (off) or more", self.top_k),
             (0.0 <= self.min_p <= 1.0, "min_p must lie between 0 and 1", self.min_p),
-            (_finite(self.repetition_penalty, 1e-3), "repetition_penalty must be above 0", self.repetition_penalty),
+            (
+                1 / _MOST <= self.repetition_penalty <= _MOST,
+                "repetition_penalty must lie between 0.01 and 100",
+                self.repetition_penalty,
+            ),
             (self.seed is None or 0 <= self.seed < _SEEDS, "seed must lie between 0 and 2**63 - 1", self.seed),
             (all(self.stop), "a stop text must not be empty", list(self.stop)),
         ]
@@ -62,11 +66,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """True where the likeliest token is taken always and nothing is drawn."""
-        return self.temperature == 0.0
-
-
-def _finite(value: float, least: float) -> bool:
-    return math.isfinite(value) and value >= least
+        return self.temperature < _LEAST
 
 
 Column = float | Float[Tensor, "b 1"]
@@ -182,7 +182,9 @@ class Sampler:
         self._drawing = not all(one.greedy for one in settings)
         self._penalty = self._column([one.repetition_penalty for one in settings])
         self._temperature = self._column([1.0 if one.greedy else one.temperature for one in settings])
-        self._top_k = torch.tensor([[one.top_k] for one in settings], dtype=torch.long, device=self._device)
+        self._top_k = torch.tensor(
+            [[min(one.top_k, _SEEDS - 1)] for one in settings], dtype=torch.long, device=self._device
+        )
         self._top_p = self._column([one.top_p for one in settings])
         self._min_p = self._column([one.min_p for one in settings])
         self._filters = (

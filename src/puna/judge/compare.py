@@ -40,7 +40,7 @@ def verdict(name: str, difference: dict[str, Any]) -> dict[str, Any]:
     size = f"{abs(value):.3f} bits per byte"
     if interval is None:
         return {"name": f"beats_{name}", "holds": None, "difference": value, "interval": None,
-                "words": f"cannot tell against {label}: {size} {'less' if value < 0 else 'more'}, and too few sources for an interval"}  # fmt: skip
+                "words": f"cannot tell against {label}: {size} {_side(value)}, and too few sources for an interval"}  # fmt: skip
     low, high = interval
     nearer, farther = sorted((abs(low), abs(high)))
     within = f"95 % interval {nearer:.3f} to {farther:.3f}"
@@ -51,6 +51,14 @@ def verdict(name: str, difference: dict[str, Any]) -> dict[str, Any]:
     else:
         holds, words = (
             None,
-            f"cannot tell against {label}: {value:+.3f} bits per byte (95 % interval {low:+.3f} to {high:+.3f})",
+            f"cannot tell against {label}: {size} {_side(value)} (95 % interval {_way(low)} to {_way(high)})",
         )
     return {"name": f"beats_{name}", "holds": holds, "difference": value, "interval": interval, "words": words}
+
+
+def _way(value: float) -> str:
+    return f"{abs(value):.3f} {_side(value)}"
+
+
+def _side(value: float) -> str:
+    return "lower" if value < 0 else "higher"

@@ -21,7 +21,7 @@ def format_scores(results: Mapping[str, Any]) -> str:
     scores, baselines = list(results["scores"]), list(results["baselines"])
     bits = [score for score in [*scores, *baselines] if score["task"] == "heldout"]
     shares = [score for score in [*scores, *baselines] if score["task"] != "heldout"]
-    lines = _table("bits per byte, less is better", bits, "minus model")
+    lines = _table("bits per byte, less is better", bits, "model minus it")
     if shares:
         lines += ["", *_table("share, more is better", shares, "chance / p")]
     if results["verdicts"]:
@@ -55,7 +55,7 @@ def _row(score: Mapping[str, Any]) -> str:
 def _beside(score: Mapping[str, Any]) -> str:
     if score["task"] == "heldout":
         paired = score["detail"].get("paired")
-        return f"{-paired['value']:+.3f}" if paired else ""
+        return f"{paired['value']:+.3f}" if paired else ""
     if score["chance"] is None:
         return ""
     if score["p_value"] is None:

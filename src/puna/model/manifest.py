@@ -4,6 +4,7 @@ Comes in: a folder. Goes out: a yes for each file, or an error. Must never happe
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,25 @@ class Manifest:
 
     @classmethod
     def find(cls, folder: Path) -> "Manifest":
-        """The manifest of a model folder; raises `PunaError` where one stands there and cannot be read."""
+        """The manifest of a model folder, or of the release that it stands in; raises `PunaError` where one stands there and cannot be read."""
         for place in _PLACES:
             path = folder / place
             if path.is_file():
                 return cls(folder, path, _read(path))
+        above, name = folder.resolve().parent / _PLACES[1], folder.resolve().name  # the base model inside a release
+        if above.is_file():
+            inner = {path[len(name) + 1 :]: line for path, line in _read(above).items() if path.startswith(f"{name}/")}
+            if inner:
+                return cls(folder, above, inner)
         return cls(folder)
+
+    def verify_all(self, names: Sequence[str]) -> None:
+        """Verify those of `names` that stand in the folder; raises `PunaError` also where a listed one is missing."""
+        for name in names:
+            if (self.folder / name).is_file():
+                self.verify(self.folder / name)
+            elif name in self.files:
+                raise PunaError("is missing, and the manifest lists it", where=str(self.folder / name))
 
     def verify(self, path: Path) -> bool:
         """True where the file agrees with its line, False where there is no manifest; raises `PunaError` otherwise."""

@@ -5,12 +5,14 @@ Comes in: a TOML file and `--set key=value` changes. Goes out: a valid `Recipe`,
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from puna.errors import PunaError
+from puna.recipe.mistakes import missing_files, mistakes_of, told
 from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
 
 MAX_BYTES = 1 << 20
@@ -31,26 +33,38 @@ def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
         raise PunaError("is over 1 MiB: not a recipe", where=str(path))
     try:
         values = tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PunaError(f"is not TOML: {error}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise PunaError(f"is not UTF-8 text (byte {error.start})", where=str(path), mend="save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PunaError(
+            f"is not TOML: {error}", where=str(path), mend='write key = value, with text in quotes: size = "4M"'
+        ) from error
     _make_paths_absolute(values, path.resolve().parent)
     for change in changes or []:
         apply_change(values, change)
     if changes:
         _make_paths_absolute(values, Path.cwd())
-    return parse_recipe(values, where=str(path))
+    return parse_recipe(values, where=str(path), changed=[change.partition("=")[0].strip() for change in changes or []])
 
 
-def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
-    """Validate a recipe's values. Raises `PunaError` naming every mistake with its key."""
+def parse_recipe(values: dict[str, Any], *, where: str, changed: Sequence[str] = ()) -> Recipe:
+    """Validate a recipe's values. Raises `PunaError` naming every mistake with its key.
+
+    `changed`: the keys that came from `--set`; where no mistake came from elsewhere, it is what is blamed.
+    """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
+        mistakes = mistakes_of(error) + missing_files(values)
+        by_change = all(any(_within(one.key, key) for key in changed) for one in mistakes)
         raise PunaError(
-            _describe(error, _missing(values)),
-            where=where,
-            mend="puna new NAME writes a recipe with every key explained",
+            told(mistakes), where="--set" if by_change else where, mend="docs/recipe.md lists every key"
         ) from error
+
+
+def _within(key: str, table: str) -> bool:
+    """Whether a mistake at `key` can come from a change of `table`, or of a key inside `key`."""
+    return f"{key}.".startswith(f"{table}.") or f"{table}.".startswith(f"{key}.")
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:
@@ -91,37 +105,6 @@ def _enter(table: Any, step: str, change: str) -> Any:
     return inner
 
 
-def _missing(values: dict[str, Any]) -> list[str]:
-    """Files and folders that the recipe names and that are not there: told together with the other mistakes."""
-    corpus, tune = values.get("corpus"), values.get("tune")
-    sources = corpus.get("sources") if isinstance(corpus, dict) else None
-    named = [("corpus.sources", s, PYTHON_SOURCE) for s in (sources if isinstance(sources, list) else [])]
-    tables = [table for table in (tune if isinstance(tune, list) else []) if isinstance(table, dict)]
-    named += [(f"tune.{number}.data", table.get("data", DOCSTRINGS), DOCSTRINGS) for number, table in enumerate(tables)]
-    return [
-        f"{key}: {path} does not exist" for key, path, keyword in named
-        if isinstance(path, str) and path != keyword and not Path(path).exists()
-    ]  # fmt: skip
-
-
-def _describe(error: ValidationError, missing: list[str]) -> str:
-    lines = []
-    for mistake in error.errors(include_url=False):
-        key = ".".join(str(part) for part in mistake["loc"]) or "recipe"
-        if mistake["type"] == "missing" and key == "train":
-            reason = "a budget is missing: write minutes, tokens or flops under [train]"
-        else:
-            reason = (
-                "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
-            )
-        given = mistake.get("input")
-        shown = "" if isinstance(given, dict) or mistake["type"] == "missing" else f" (got {given!r})"
-        lines.append(f"{key}: {reason[0].lower()}{reason[1:]}{shown}")
-    lines += missing
-    count = f"{len(lines)} mistakes: " if len(lines) > 1 else ""
-    return count + "; ".join(lines)
-
-
 def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
     """In place, before validation: whatever has not the form of a path is left for the validation to name."""
     corpus, tune = values.get("corpus"), values.get("tune")
@@ -147,6 +130,24 @@ def dump_recipe(recipe: Recipe, header: str = "") -> str:
         for heading, table in _tables(key, value):
             lines += ["", heading, *(f"{inner} = {toml_value(v)}" for inner, v in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def changes_between(before: Any, after: Any, key: str = "") -> list[str]:
+    """What two recipes' values differ in, a line a key: `train.minutes 9 -> 5`."""
+    if isinstance(before, list) and isinstance(after, list) and _is_table(before) and _is_table(after):
+        before, after = dict(enumerate(before)), dict(enumerate(after))
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(name for name in after if name not in before)]
+        return [
+            line
+            for name in keys
+            for line in changes_between(before.get(name), after.get(name), f"{key}.{name}".strip("."))
+        ]
+    shown = [
+        "unset" if value is None else "a table" if isinstance(value, dict) else toml_value(value)
+        for value in (before, after)
+    ]
+    return [] if before == after else [f"{key} {shown[0]} -> {shown[1]}"]
 
 
 def _is_table(value: Any) -> bool:

@@ -4,9 +4,9 @@ Comes in: TOML. Goes out: a `Recipe`, valid as a whole. Must never happen: an un
 """
 
 import re
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MOST_MINUTES, MOST_TOKENS = 5_256_000, 10**15  # ten years; fifty times what the largest models have read
 S = TypeVar("S", bound="Section")
@@ -17,7 +17,14 @@ DOCSTRINGS = "docstrings"  # the default chat data: questions and answers made f
 class Section(BaseModel):
     """A table of the recipe: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are not for this key")
+        return value
 
 
 def _with_one_of(section: S, *budgets: str) -> S:
@@ -37,7 +44,7 @@ class Corpus(Section):
     )
     licence: str = Field("unstated", description="licence of your own text, written beside every document")
     heldout_share: float = Field(
-        0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file"
+        0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file; of a lone file, its end"
     )
     min_chars: int = Field(80, ge=1, description="shorter documents are dropped")
     max_chars: int = Field(2_000_000, ge=1000, description="longer documents are split at line ends")

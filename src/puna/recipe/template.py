@@ -24,7 +24,7 @@ name = "{name}"            # the run's folder: runs/{name}
 sources = {sources}
 # text_field = "text"      # the field of JSON, CSV and Parquet rows that holds the text; found when unset
 # licence = "unstated"     # the licence of your text; it stands beside every document and in the model card
-# heldout_share = 0.05     # kept for judging, split by file or module, never by chunk
+# heldout_share = 0.05     # kept for judging, by file or module; of a lone file, its end
 
 [tokenizer]
 # vocab_size = 4096        # unset: chosen with model.size

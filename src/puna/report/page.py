@@ -72,7 +72,7 @@ def template_environment(*, autoescape: bool) -> Environment:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(
-        number=words.number, compact=words.compact, size=words.size_bytes, duration=words.duration, percent=words.percent,
+        number=words.number, compact=words.compact, flops=words.flops, size=words.size_bytes, duration=words.duration, percent=words.percent,
         decimal=words.decimal, p=words.p_value, plain=words.plain, words=words.label, lang=words.language, moment=words.moment, counted_in=verdict.counted_in,
         shorten=shorten, task=verdict.task_label, baseline=verdict.baseline_label, in_words=words.in_words,
     )  # fmt: skip

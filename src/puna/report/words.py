@@ -29,6 +29,14 @@ def compact(value: float | None) -> str:
     return f"{value:.0f}"
 
 
+def flops(value: float) -> str:
+    """A rate of floating-point operations: 226 GFLOP/s."""
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{_figures(value / size)}{THIN}{unit}FLOP/s"
+    return f"{value:.0f}{THIN}FLOP/s"
+
+
 def axis_count(value: float) -> str:
     """A round count with no more figures than it has: 2 M, 2.5 M, 0."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -67,7 +67,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, progress: 
         "sample_tokens": sample_tokens, "bytes_per_token": sample_bytes / sample_tokens,
     }  # fmt: skip
     if tokenizer.vocab_size < vocab_size:
-        progress.note(f"the text gives {tokenizer.vocab_size:,} tokenizer entries of the {vocab_size:,} asked for")
+        progress.note(f"the text is enough for a vocabulary of {tokenizer.vocab_size:,} entries, not of {vocab_size:,}")
     return report
 
 

@@ -17,7 +17,7 @@ from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.device import Device, tune_allocator
 from puna.model.weights import load_model
-from puna.progress import QUIET, Progress
+from puna.progress import QUIET, Progress, clock
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batches
 from puna.train.checkpoint import Checkpoint, load_latest, save
@@ -138,7 +138,7 @@ class _Run:
         plan = self.stepper.plan
         left = (plan.steps - self.step) * plan.rows * plan.context / tokens_per_second
         return {"loss": f"{self.loss:.3f}", "speed": f"{tokens_per_second:,.0f} tok/s",
-                "peak": f"{tokens_per_second / peak:.0%} of matmul peak", "left": f"{left // 60:.0f}:{left % 60:02.0f}"}  # fmt: skip
+                "peak": f"{tokens_per_second / peak:.0%} of matmul peak", "left": clock(left)}  # fmt: skip
 
 
 class _Rate:
