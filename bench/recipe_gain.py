@@ -32,9 +32,9 @@ T95 = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", default="4M")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training, for each model (default: 2)")
+    parser.add_argument("--seeds", type=int, default=3, help="models of each recipe (default: 3)")
+    parser.add_argument("--size", default="4M", help="as model.size of a recipe (default: 4M)")
     parser.add_argument("--lr", type=float, action="append", help="reference rates to try besides its default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

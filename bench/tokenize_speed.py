@@ -56,8 +56,8 @@ def concatenate(documents: list[np.ndarray], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vocab", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vocab", type=int, default=4096, help="entries (default: 4096)")
+    parser.add_argument("--rounds", type=int, default=3, help="in turns (default: 3)")
     options = parser.parse_args()
     texts = library_texts()
     size = sum(len(text.encode()) for text in texts)

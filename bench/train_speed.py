@@ -45,8 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", help="comma-separated, of " + ", ".join(SHAPES))
     parser.add_argument("--seconds", type=float, default=4.0, help="for each contender in each round")
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=8, help="in turns (default: 8)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each contender (default: all)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

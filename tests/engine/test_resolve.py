@@ -20,6 +20,7 @@ def test_folder_run_folder_and_run_name(tmp_path: Path):
     assert resolve_model(str(release), runs) == release
     assert resolve_model(str(runs / "python"), runs) == release
     assert resolve_model("python", runs) == release
+    assert resolve_model("python/", runs) == release
 
 
 def test_a_name_in_chinese(tmp_path: Path):

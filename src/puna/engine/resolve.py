@@ -26,7 +26,7 @@ def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
         )
     given = Path(name).expanduser()
     run = Path(runs) / name
-    named = name not in ("", ".", "..") and Path(name).name == name
+    named = name not in ("", ".", "..") and Path(name).name == name.rstrip("/")
     for folder in (given, given / _RELEASE, *([run / _RELEASE] if named else [])):
         if (folder / _CONFIG).is_file():
             return folder
