@@ -1,4 +1,4 @@
-"""The explicit backward against the fused kernel's, by shape, mask and precision."""
+"""Attention by blocks of plain products against the fused kernel, by shape, mask and precision."""
 
 import pytest
 import torch
@@ -31,12 +31,13 @@ def _masks(shape: tuple[int, ...]) -> dict[str, Tensor | None]:
 
 
 @pytest.fixture
-def explicit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every precision takes the explicit backward."""
-    monkeypatch.setattr(module, "EXPLICIT_DTYPES", (torch.float64, torch.float32, torch.bfloat16))
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks, the last one shorter, in the few tokens of a test, and in every precision."""
+    monkeypatch.setattr(module, "BLOCKED_DTYPES", (torch.float64, torch.float32, torch.bfloat16))
+    monkeypatch.setattr(module, "block_rows", lambda tokens: 6)
 
 
-@pytest.mark.usefixtures("explicit")
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", ["causal", "segments", "window"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
@@ -47,7 +48,7 @@ def test_gradients_are_those_of_the_fused_kernel(
     ours, exact = _inputs(shape, dtype), [x.detach().double().requires_grad_() for x in _inputs(shape, dtype)]
     weight = torch.randn(shape[0], shape[1], shape[3], shape[4], generator=torch.Generator().manual_seed(1))
     out = attention(*ours, mask=mask)
-    assert "ExplicitBackward" in type(out.grad_fn).__name__
+    assert "Blocked" in type(out.grad_fn).__name__
     wanted = scaled_dot_product_attention(*exact, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
     torch.testing.assert_close(out.double(), wanted, atol=tolerance, rtol=tolerance)
     got = torch.autograd.grad((out * weight.to(dtype)).sum(), ours)
@@ -57,18 +58,23 @@ def test_gradients_are_those_of_the_fused_kernel(
         torch.testing.assert_close(one.double(), other, atol=tolerance * 3, rtol=tolerance)
 
 
-@pytest.mark.usefixtures("explicit")
+@pytest.mark.usefixtures("small_blocks")
 def test_gradcheck() -> None:
-    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v), _inputs((1, 4, 2, 5, 4), torch.float64))
+    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v), _inputs((1, 4, 2, 8, 4), torch.float64))
 
 
 @pytest.mark.parametrize(
     ("dtype", "tokens", "expected"),
-    [(torch.bfloat16, 16, True), (torch.bfloat16, 513, False), (torch.float32, 16, False)],
+    [
+        (torch.bfloat16, 16, True),
+        (torch.bfloat16, 300, True),
+        (torch.bfloat16, 2049, False),
+        (torch.float32, 16, False),
+    ],
 )
-def test_the_backward_is_chosen_by_precision_and_length(dtype: torch.dtype, tokens: int, expected: bool) -> None:
+def test_the_way_is_chosen_by_precision_and_length(dtype: torch.dtype, tokens: int, expected: bool) -> None:
     out = attention(*_inputs((1, 2, 2, tokens, 8), dtype))
-    assert ("ExplicitBackward" in type(out.grad_fn).__name__) == expected
+    assert ("Blocked" in type(out.grad_fn).__name__) == expected
 
 
 def test_one_query_with_shared_keys_needs_no_copy_of_them() -> None:

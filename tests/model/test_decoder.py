@@ -168,7 +168,7 @@ def test_rope_stays_exact_in_half_precision(tiny: Decoder, ids: torch.Tensor) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_training_is_one_compiled_graph(tiny: Decoder, ids: torch.Tensor, half: bool) -> None:
-    """In fp32 with the fused backward, in bf16 autocast with the explicit one; with documents isolated and without."""
+    """In fp32 with the fused attention, in bf16 autocast with that by blocks; with documents isolated and without."""
 
     def loss(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):

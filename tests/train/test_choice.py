@@ -1,6 +1,7 @@
 """What a run decides once, what it will need, and how fast it will be."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from puna.model.device import Device
 from puna.recipe.scaling import Plan
 from puna.train import choice as choice_module
 from puna.train.calibrate import calibrate
-from puna.train.choice import bytes_needed, choose, micro_rows, recorded_choice, state_bytes
+from puna.train.choice import activation_bytes, bytes_needed, choose, micro_rows, recorded_choice, state_bytes
 
 Make = Callable[..., Plan]
 
@@ -51,11 +52,27 @@ def test_micro_batches_divide_the_batch(config: ModelConfig, make_plan: Make, cp
     assert micro_rows(make_plan(batch_tokens=256 * 32), config, cpu) == 256
 
 
-def test_memory_grows_with_what_it_should(config: ModelConfig, make_plan: Make) -> None:
+def test_little_memory_makes_small_micro_batches(
+    config: ModelConfig, make_plan: Make, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(batch_tokens=256 * 32)
+    room = 2 * (state_bytes(config, plan) + 5 * 32 * activation_bytes(config, cpu, 32))
+    monkeypatch.setattr(choice_module.os, "sysconf", lambda name: room if name == "SC_PHYS_PAGES" else 1)
+    assert micro_rows(plan, config, cpu) == 4
+    monkeypatch.setattr(choice_module.os, "sysconf", lambda name: 1)
+    assert micro_rows(plan, config, cpu) == 1
+
+
+def test_memory_grows_with_what_it_should(config: ModelConfig, make_plan: Make, cpu: Device) -> None:
     puna, reference = make_plan(), make_plan(method="reference")
     assert state_bytes(config, puna) < state_bytes(config, reference) == 16 * config.parameters
-    assert bytes_needed(puna, config, torch.float32, 8) > bytes_needed(puna, config, torch.bfloat16, 8)
-    assert bytes_needed(puna, config, torch.float32, 8) > bytes_needed(puna, config, torch.float32, 4)
+    half = replace(cpu, dtype=torch.bfloat16)
+    assert (
+        bytes_needed(puna, config, cpu, 8) > bytes_needed(puna, config, half, 8) > bytes_needed(puna, config, half, 4)
+    )
+    # Attention by blocks keeps a share for each pair of tokens.
+    long = [activation_bytes(config, device, 1024) / activation_bytes(config, device, 256) for device in (half, cpu)]
+    assert long[0] > long[1]
 
 
 def test_calibration_is_measured(config: ModelConfig, make_plan: Make, cpu: Device) -> None:

@@ -59,6 +59,7 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     config = ModelConfig.from_shape(shape)
     trial = plan_pretraining(recipe.train, shape, CALIBRATION_TOKENS).model_copy(update={"compile": "off"})
     measured = calibrate(config, trial, device)
+    _refuse_memory(shape, measured.bytes_needed)
     tokens = budget_tokens(recipe.train, shape, measured.tokens_per_second)
     plan = settle(plan_pretraining(recipe.train, shape, tokens), config, device)
     tuning = []
@@ -101,10 +102,7 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
         if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
-    needed, free = memory_floor(shape), free_memory()
-    if needed > free:
-        raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory at the least, "
-                        f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
+    _refuse_memory(shape, memory_floor(shape))
     needed, free = disk_needed(recipe, shape), shutil.disk_usage(_existing(runs)).free
     if needed > free:
         raise PunaError(f"the build needs about {needed / 2**30:.2f} GiB of disk, {free / 2**30:.2f} GiB are free",
@@ -112,6 +110,12 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
     if recipe.release.gate and importlib.util.find_spec("transformers") is None:
         raise PunaError("the export gate needs transformers", where="release.gate",
                         mend="pip install 'transformers>=5.3,<6', or --set release.gate=false")  # fmt: skip
+
+
+def _refuse_memory(shape: Shape, needed: int) -> None:
+    if needed > (free := free_memory()):
+        raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory, "
+                        f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
 
 
 def memory_floor(shape: Shape) -> int:

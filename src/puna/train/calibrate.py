@@ -67,7 +67,7 @@ def calibrate(config: ModelConfig, plan: Plan, device: Device, seconds: float = 
     return Calibration(
         tokens_per_second=speed, peak_flops=peak, share=speed * config.flops_per_token(plan.context) / peak,
         compile_seconds=max(0.0, first - micro_seconds) if choice.compile else 0.0,
-        update_share=update_seconds / step_seconds, bytes_needed=bytes_needed(plan, config, choice.dtype, choice.micro_rows),
+        update_share=update_seconds / step_seconds, bytes_needed=bytes_needed(plan, config, device, choice.micro_rows),
     )  # fmt: skip
 
 

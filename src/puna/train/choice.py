@@ -4,6 +4,7 @@ Comes in: the plan, the model's config, the device. Goes out: a `Choice`, writte
 Must never happen: a resumed run that decides again and ends with other bytes.
 """
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from puna.errors import PunaError
 from puna.files import read_json, write_json
+from puna.model.attention import BLOCKED_DTYPES, BLOCKED_MAX_TOKENS
 from puna.model.config import ModelConfig
 from puna.model.device import Device, can_compile
 from puna.progress import QUIET, Progress
@@ -21,8 +23,10 @@ from puna.recipe.scaling import Frozen, Plan
 RECORD = "run.json"
 # A CPU gains nothing from more tokens at once (reference measurement: little beyond 4,096), and pays in memory.
 MICRO_TOKENS_CPU = 8192
-# Of a GPU's memory, this share may go to one micro-batch: the rest is fragmentation and the libraries' own.
-GPU_SHARE = 0.8
+# Of a GPU's memory, this share may go to one micro-batch: the rest is fragmentation and the libraries' own. Of a
+# computer's, less: others work there too. The whole memory counts and not what is free now, so that a run that is made
+# again takes the same micro-batches.
+GPU_SHARE, CPU_SHARE = 0.8, 0.5
 # Compiling takes about this long where nothing is cached, and saves about this share of the time (docs/train.md).
 COMPILE_SECONDS, COMPILE_SECONDS_PER_LAYER, COMPILE_GAIN = 20.0, 3.0, 0.15
 # What a step reaches of the matmul peak before compiling: for the guess of a run's length only.
@@ -87,10 +91,13 @@ def recorded_choice(
 def micro_rows(plan: Plan, config: ModelConfig, device: Device) -> int:
     """Rows that go through the model at once: the largest divisor of the batch that fits."""
     if device.device.type == "cuda":
-        free = torch.cuda.mem_get_info(device.device)[0] * GPU_SHARE - state_bytes(config, plan)
-        limit = int(free // (activation_bytes(config, device.dtype, plan.context) * plan.context))
+        room = torch.cuda.mem_get_info(device.device)[0] * GPU_SHARE
     else:
-        limit = MICRO_TOKENS_CPU // plan.context
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * CPU_SHARE
+    row = activation_bytes(config, device, plan.context) * plan.context
+    limit = int((room - state_bytes(config, plan)) // row)
+    if device.device.type != "cuda":
+        limit = min(limit, MICRO_TOKENS_CPU // plan.context)
     return max(rows for rows in range(1, plan.rows + 1) if plan.rows % rows == 0 and (rows <= limit or rows == 1))
 
 
@@ -100,15 +107,17 @@ def state_bytes(config: ModelConfig, plan: Plan) -> int:
     return 16 * config.parameters - 4 * matrices
 
 
-def activation_bytes(config: ModelConfig, dtype: torch.dtype, context: int) -> int:
+def activation_bytes(config: ModelConfig, device: Device, context: int) -> int:
     """Bytes kept for the backward pass per token: an estimate from above, counted along `Layer.forward`."""
     dim, ffn, head = config.hidden_size, config.intermediate_size, config.head_dim
     q, kv = config.num_attention_heads * head, config.num_key_value_heads * head
     wide = 8 * dim  # the stream and the norms' inputs stay fp32
-    narrow = dtype.itemsize * (2 * dim + 4 * q + 4 * kv + 4 * ffn)
-    # The explicit attention backward holds a few [t, t] arrays of one layer at a time.
-    scores = 12 * config.num_attention_heads * min(context, 512)
-    return config.num_hidden_layers * (wide + narrow) + scores + 16 * dim
+    narrow = device.dtype.itemsize * (2 * dim + 4 * q + 4 * kv + 4 * ffn)
+    # Attention by blocks keeps its shares of every layer, and works on a few fp32 arrays of one block.
+    by_blocks = device.device.type == "cpu" and device.dtype in BLOCKED_DTYPES and context <= BLOCKED_MAX_TOKENS
+    shares = device.dtype.itemsize * config.num_attention_heads * context if by_blocks else 0
+    scores = 12 * config.num_attention_heads * min(context, BLOCKED_MAX_TOKENS)
+    return config.num_hidden_layers * (wide + narrow + shares) + scores + 16 * dim
 
 
 def compile_seconds(config: ModelConfig) -> float:
@@ -116,11 +125,13 @@ def compile_seconds(config: ModelConfig) -> float:
     return COMPILE_SECONDS + COMPILE_SECONDS_PER_LAYER * config.num_hidden_layers
 
 
-def bytes_needed(plan: Plan, config: ModelConfig, dtype: torch.dtype, rows: int) -> int:
+def bytes_needed(plan: Plan, config: ModelConfig, device: Device, rows: int) -> int:
     """Bytes that training takes at its height, with `rows` rows at once: state, activations, loss chunks, a base."""
     base = 600 << 20  # Python, torch, allocator
     loss = 3 * (64 << 20) + 8 * config.vocab_size * config.hidden_size
-    return base + loss + state_bytes(config, plan) + rows * plan.context * activation_bytes(config, dtype, plan.context)
+    return (
+        base + loss + state_bytes(config, plan) + rows * plan.context * activation_bytes(config, device, plan.context)
+    )
 
 
 def _whether_to_compile(plan: Plan, config: ModelConfig, device: Device) -> tuple[bool, str]:
