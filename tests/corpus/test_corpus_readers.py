@@ -180,7 +180,7 @@ def test_folders_are_listed_in_order_and_the_rest_is_counted(tmp_path: Path) -> 
     (tmp_path / "loop").symlink_to(tmp_path)
     tally = Tally()
     assert [f.name for f in readers.list_files(tmp_path, "t", tally)] == ["t/a.md", "t/b.txt", "t/sub/x.jsonl"]
-    assert tally.skipped == {"unknown kind .bin": 1, "hidden file": 1, "not a regular file": 1}
+    assert tally.skipped == {"unknown kind .bin": 1, "hidden file": 1, "not a regular file": 1, "link to a folder": 1}
 
 
 def test_runs_of_puna_inside_a_source_are_left_out(tmp_path: Path) -> None:

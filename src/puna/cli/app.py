@@ -9,7 +9,7 @@ import typer
 
 from puna import __version__
 from puna.called import PUNA
-from puna.errors import EXIT_USER, PunaError
+from puna.errors import EXIT_INTERNAL, EXIT_USER, PunaError
 
 STOPPED = 130
 UsageError: Any = typer.BadParameter.__base__  # of Click; newer releases of Typer carry a Click of their own
@@ -60,6 +60,9 @@ def main() -> None:
         _fail(error.line(), EXIT_USER)
     except KeyboardInterrupt:
         _fail(GOES_ON, STOPPED)
+    except BrokenPipeError:  # the reader of our output has gone: `puna chat ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(EXIT_INTERNAL)
     except Exception as error:
         line = disk_trouble(error)
         if line is None:

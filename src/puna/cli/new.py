@@ -11,18 +11,18 @@ from puna.errors import PunaError
 
 def run_new(name: str, *, text: list[Path], size: str, minutes: float, json: bool) -> None:
     """Write NAME.toml in this folder. Raises `PunaError` where it exists or a value is wrong."""
-    import tomllib
-
     from puna.files import atomic_file
     from puna.recipe.load import parse_recipe
+    from puna.recipe.schema import PYTHON_SOURCE
     from puna.recipe.template import commented_recipe
 
     for path in text:
         if not path.exists():
             raise PunaError("does not exist", where=f"--text {path}", mend="name a file or folder of your text")
+    parse_recipe({"name": name, "model": {"size": size}, "train": {"minutes": minutes}}, where="")
     target = Path(f"{name}.toml")
-    content = commented_recipe(name, text=[path.as_posix() for path in text], size=size, minutes=minutes, tune=not text)
-    parse_recipe(tomllib.loads(content), where="")
+    sources = [f"./{path.as_posix()}" if path.as_posix() == PYTHON_SOURCE else path.as_posix() for path in text]
+    content = commented_recipe(name, text=sources, size=size, minutes=minutes, tune=not text)
     if target.exists():
         raise PunaError("exists already", where=str(target), mend="choose another name, or remove it")
     with atomic_file(target) as stream:

@@ -36,7 +36,7 @@ def read_conversations(path: Path, progress: Progress = QUIET) -> Iterator[dict[
     path = Path(path)
     files = [
         file
-        for file in readers.list_files(path, path.resolve().name)
+        for file in readers.list_files(path, readers.readable_name(path.resolve().name))
         if readers.kind_of(file.path) in readers.LINES | {".json"}
     ]
     if not files:

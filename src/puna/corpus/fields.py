@@ -41,7 +41,9 @@ class TextField:
         if not self._seen:
             self._seen = tuple(row)
         if self._name is None:
-            self._name = self.among(list(row), [key for key, value in row.items() if isinstance(value, str)])
+            texts = [key for key, value in row.items() if value is None or isinstance(value, str)]
+            nested = any(isinstance(value, list | dict) for value in row.values())
+            self._name = self.among(list(row), texts, lone=not nested)
         value = row.get(self._name)
         if not isinstance(value, str):
             self._skipped["row without text"] += 1
@@ -49,8 +51,11 @@ class TextField:
         self._texts += 1
         return value
 
-    def among(self, names: Sequence[str], strings: Sequence[str]) -> str:
-        """The field to take of a table's `names`, of which `strings` hold text. Raises PunaError with all names."""
+    def among(self, names: Sequence[str], strings: Sequence[str], *, lone: bool = True) -> str:
+        """The field to take of a table's `names`, of which `strings` may hold text. Raises PunaError with all names.
+
+        `lone`: the only one that may hold text is taken whatever its name.
+        """
         if self._named is not None:
             if self._named not in names:
                 raise self._missing(names)
@@ -59,7 +64,7 @@ class TextField:
             match = next((field for field in strings if field.lower() == name), None)
             if match is not None:
                 return match
-        if len(strings) == 1:
+        if lone and len(strings) == 1:
             return strings[0]
         raise PunaError(
             f"no text field is found; its fields are {_list(names)}",

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import platform
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class _Build:
         self.python: python.PythonCorpus | None = None
         # The source that each split unit came from, so that every source gives its own share.
         self.labels: dict[str, str] = {}
+        self.languages: Counter[str] = Counter()  # bytes to train on
 
     def run(self) -> dict[str, Any]:
         digests = sources.source_digest(self.config)["sources"]
@@ -88,6 +90,7 @@ class _Build:
             "steps": [step.report() for step in self.steps],
             "sources": digests,
             "python": platform.python_version() if self.python is not None else None,
+            "languages": dict(self.languages.most_common()),
             "encodings": dict(sorted(self.tally.encodings.items())),
             "skipped": dict(sorted(self.tally.skipped.items())),
             "split": holdout.report,
@@ -231,7 +234,9 @@ class _Build:
                 change = changed.get(row["order"])
                 if change is not None and not self._decontaminate(row, change, step):
                     continue
-                step.leave(len(row["text"].encode()))
+                size = len(row["text"].encode())
+                step.leave(size)
+                self.languages[row["lang"]] += size
                 train.add(row)
         with TableWriter(self.out / "heldout.parquet", FINAL_SCHEMA) as heldout:
             for row in read_rows(holdout.path):

@@ -81,12 +81,17 @@ def list_files(root: Path, label: str, tally: Tally | None = None) -> list[Sourc
     def refuse(error: OSError) -> None:
         raise streams.unreadable(Path(error.filename or root), error)
 
-    for folder, folders, names in os.walk(root, onerror=refuse):
+    for folder, inner, names in os.walk(root, onerror=refuse):
         if set(names) >= RUN_MARKS:  # what Puna itself wrote is no text of the user's
             tally.skipped["folder of a Puna run"] += 1
-            folders.clear()
+            inner.clear()
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in inner:
+            if name.startswith("."):
+                tally.skipped["hidden folder"] += 1
+            elif Path(folder, name).is_symlink():
+                tally.skipped["link to a folder"] += 1
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in names:
             path = Path(folder, name)
             if name.startswith("."):
@@ -96,10 +101,15 @@ def list_files(root: Path, label: str, tally: Tally | None = None) -> list[Sourc
             elif not path.is_file():
                 tally.skipped["not a regular file"] += 1
             else:
-                files.append(SourceFile(path, f"{label}/{path.relative_to(root).as_posix()}"))
+                files.append(SourceFile(path, f"{label}/{readable_name(path.relative_to(root).as_posix())}"))
     if not files:
         raise PunaError(f"holds no file that can be read ({_known()})", where=str(root))
     return sorted(files, key=lambda file: file.name)
+
+
+def readable_name(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 (an archive's GBK names, say) are spelled out as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _known() -> str:
@@ -214,6 +224,9 @@ def _csv(path: Path, encoding: streams.Encoding, text_field: str | None, tally: 
     try:
         for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 2):
             if values:
+                if len(values) > len(header):
+                    tally.skipped["row with more fields than the header"] += 1
+                    continue
                 text = chosen.of(dict(zip(header, values, strict=False)))
                 if text is not None:
                     yield (f"#{number}", text)
@@ -232,6 +245,8 @@ def _parquet(path: Path, text_field: str | None, tally: Tally) -> Iterator[tuple
             strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
             chosen = TextField(text_field, path, tally.skipped)
             name = chosen.among(schema.names, strings)
+            if name not in strings:
+                raise PunaError(f"the field {name!r} holds {schema.field(name).type} and not text", where=str(path))
         # A dictionary column stays a dictionary: its values are not copied once for each row that repeats them.
         with pq.ParquetFile(path, read_dictionary=[name]) as file:
             number = used = 0
@@ -246,5 +261,5 @@ def _parquet(path: Path, text_field: str | None, tally: Tally) -> Iterator[tuple
                     if used > limit:
                         raise PunaError("expands to far over its size", where=str(path))
                     yield (f"#{number}", text)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise PunaError(f"is not a Parquet file that can be read ({error})", where=str(path)) from error

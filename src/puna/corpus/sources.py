@@ -35,7 +35,7 @@ def user_sources(config: Corpus) -> list[UserSource]:
         if source == PYTHON_SOURCE:
             continue
         root = Path(source).expanduser()
-        base = root.resolve().name or "root"
+        base = readers.readable_name(root.resolve().name) or "root"
         label, number = base, 2
         while label in taken:
             label, number = f"{base}~{number}", number + 1

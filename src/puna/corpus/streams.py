@@ -25,6 +25,7 @@ RATIO_LIMIT = 300  # decompressed over compressed bytes; English text under `zst
 RATIO_FLOOR = 64 << 20  # decompressed bytes below which the ratio does not matter
 _WINDOW_LIMIT = 1 << 27  # bytes; what `zstd --long` (27) needs
 _BLOCK = 1 << 20
+_ZSTD_BLOCK = 1 << 12  # compressed bytes read at once: what a bomb of 30,000 to 1 gives for it still fits into memory
 _SAMPLE = 1 << 18
 _WHOLE_PER_DAMAGED = 20  # whole characters for each damaged place that make a file UTF-8; other encodings give about 0
 _FOREIGN = re.compile(rb"[\x80-\xff]")
@@ -70,6 +71,28 @@ class _Bounded:
         return block
 
 
+class _ZstdFrames:
+    """The frames of a .zst file one after the other. The library's own reader takes a file cut short for a whole one."""
+
+    def __init__(self, raw: _Readable) -> None:
+        self._reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
+        self._raw, self._frame, self._read, self._held = raw, self._reader.decompressobj(), b"", b""
+        self._inside = False  # a frame: it has begun and not ended
+
+    def read(self, size: int, /) -> bytes:
+        while not self._held:
+            if not self._read and not (data := self._raw.read(_ZSTD_BLOCK)):
+                if self._inside:
+                    raise EOFError("it ends inside a frame")
+                return b""
+            self._held = self._frame.decompress(self._read or data)
+            self._inside, self._read = not self._frame.eof, b""
+            if self._frame.eof:
+                self._read, self._frame = self._frame.unused_data, self._reader.decompressobj()
+        block, self._held = self._held[:size], self._held[size:]
+        return block
+
+
 def unreadable(path: Path, error: OSError) -> PunaError:
     """The error for a file or folder that the system will not let us read."""
     return PunaError(f"cannot be read ({error.strerror or error})", where=str(path))
@@ -88,8 +111,7 @@ def open_bytes(path: Path) -> Iterator[_Readable]:
         if suffix == ".gz":
             yield _Bounded(gzip.GzipFile(fileobj=raw), path, size)
         elif suffix == ".zst":
-            decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
-            yield _Bounded(decompressor.stream_reader(raw, read_across_frames=True), path, size)
+            yield _Bounded(_ZstdFrames(raw), path, size)
         else:
             yield _Bounded(raw, path, None)
 

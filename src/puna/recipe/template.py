@@ -7,16 +7,18 @@ def commented_recipe(name: str, *, text: list[str], size: str, minutes: float, t
     """A recipe for `name` over the folders or files of `text` (the running Python when empty), every choice explained."""
     sources = toml_value(text or ["python"])
     tuning = _TUNE if tune else _NO_TUNE
-    return _TEMPLATE.format(name=name, sources=sources, size=size, minutes=f"{minutes:g}", tuning=tuning)
+    return _TEMPLATE.format(
+        file=name, name=toml_value(name), sources=sources, size=toml_value(size), minutes=f"{minutes:g}", tuning=tuning
+    )
 
 
 _TEMPLATE = """\
-# A Puna recipe. `puna plan {name}.toml` says what will run; `puna make {name}.toml` builds it.
+# A Puna recipe. `puna plan {file}.toml` says what will run; `puna make {file}.toml` builds it.
 # What is not written here takes its default; `docs/recipe.md` lists every key.
 
-name = "{name}"            # the run's folder: runs/{name}
+name = {name}            # the run's folder: runs/{file}
 # title = "My model"       # how the model calls itself
-# seed = 1                 # unset: drawn fresh for a new run and kept in runs/{name}/recipe.toml
+# seed = 1                 # unset: drawn fresh for a new run and kept in runs/{file}/recipe.toml
 
 [corpus]
 # "python" is the documentation and source of the running Python. Files and folders of your own:
@@ -31,7 +33,7 @@ sources = {sources}
 
 [model]
 # One dial: parameters to aim at. It sets width, depth, vocabulary, context, batch and rates.
-size = "{size}"
+size = {size}
 # context = 256            # any dimension can be set by hand: dim, layers, heads, kv_heads, ffn, context
 
 [train]
