@@ -12,7 +12,7 @@ import pytest
 from puna.engine import Engine
 
 TRAIN = ("csv", "textwrap", "shlex", "fnmatch", "bisect", "heapq")
-HELDOUT = ("posixpath", "string", "calendar", "statistics")
+HELDOUT = ("posixpath", "string", "calendar", "statistics", "copy", "pprint", "difflib", "tabnanny")
 CHINESE = "羊驼走过高原的草地。你好，世界。山上的风唱着歌，草地上有许多羊驼。" * 8
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.judge.compare import paired, verdict
-from puna.judge.stats import Units, binomial_p_value, ratio_interval, wilson
+from puna.judge.stats import LEAST_UNITS, Units, binomial_p_value, effective_n, ratio_interval, wilson
 
 QUARTER = Fraction(1, 4)
 
@@ -49,6 +49,19 @@ def test_bootstrap_draws_sources_not_documents() -> None:
     expected = 2 * 1.96 * effect[::10].std() / math.sqrt(40)
     assert high - low == pytest.approx(expected, rel=0.1)
     assert naive[1] - naive[0] < 0.5 * (high - low)
+
+
+def test_few_units_have_no_interval() -> None:
+    ones = np.ones(LEAST_UNITS)
+    assert ratio_interval(np.arange(LEAST_UNITS - 1.0), ones[1:], 500, 3) is None
+    assert ratio_interval(np.arange(float(LEAST_UNITS)), ones, 500, 3) is not None
+
+
+def test_kin_are_worth_fewer_trials() -> None:
+    assert effective_n(400, 0.5, wilson(200, 400)) == pytest.approx(400, abs=6)
+    low, high = wilson(200, 400)
+    assert effective_n(400, 0.5, (0.5 - (high - low), 0.5 + (high - low))) == pytest.approx(100, abs=2)
+    assert effective_n(400, 0.5, None) == effective_n(400, 1.0, (0.9, 1.0)) == 400
 
 
 def test_bootstrap_is_a_pure_function_of_the_seed() -> None:

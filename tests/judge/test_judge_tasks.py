@@ -72,6 +72,9 @@ def test_quiz_items_are_fair() -> None:
     items, aside = quiz.make_items([*POOL, *spoiled], 300, 7)
     assert len(items) == len(POOL)
     assert sum(aside.values()) == len(spoiled) - 1
+    wrapped = f"say_it:\n    {POOL[3].summary.upper().replace(' ', chr(10), 2)}"  # on three lines, in capitals
+    fewer, reasons = quiz.make_items(POOL, 300, 7, ["other text", wrapped])
+    assert len(fewer) == len(POOL) - 1 and reasons == {"summary also in training text": 1}
     for item in items:
         assert item.choices[item.right] == item.function.summary
         assert len({quiz.letters(choice) for choice in item.choices}) == 4

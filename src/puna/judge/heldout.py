@@ -19,7 +19,7 @@ from puna.judge.compare import paired
 from puna.judge.documents import Documents
 from puna.judge.ngram import ngram_bits
 from puna.judge.results import BITS_PER_BYTE, Score, make_score
-from puna.judge.stats import Units, ratio_interval
+from puna.judge.stats import LEAST_UNITS, Units, ratio_interval
 from puna.progress import QUIET, Progress
 
 Floats = npt.NDArray[np.float64]
@@ -49,8 +49,8 @@ class Text:
         """Bits per byte from bits per unit [units]; `against`: the model's bits of the same units. `who`: name or model."""
         sizes = units.sums(self.documents.sizes)
         told = {"n_is": units.kind, "bytes": int(sizes.sum()), "drawn": units.kind, **detail}
-        if units.count < 2:
-            told["no_interval"] = "a single document cannot be drawn again"
+        if units.count < LEAST_UNITS:
+            told["no_interval"] = f"{units.count} {units.kind} are too few to be drawn again; {LEAST_UNITS} are needed"
         if against is not None:
             told["paired"] = paired(against, bits, sizes, units.kind, self.draws, self.seed)
         interval = ratio_interval(bits, sizes, self.draws, self.seed)

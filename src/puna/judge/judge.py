@@ -46,7 +46,7 @@ def judge_model(
     )  # fmt: skip
     verdicts = [verdict(baseline["name"], baseline["detail"]["paired"]) for baseline in baselines]
     scores = [score]
-    quiz_log = _quiz(answerer, functions, config, seed, progress, scores, baselines, left_out)
+    quiz_log = _quiz(answerer, functions, train.texts, config, seed, progress, scores, baselines, left_out)
     _parse(engine, functions, config, seed, progress, scores, left_out)
     progress.start("writing samples")
     samples = base_samples(engine, heldout.texts, seed) + (chat_samples(answerer) if answerer else [])
@@ -72,8 +72,8 @@ def _engine(model: Path | Engine) -> Engine:
 
 
 def _quiz(
-    engine: Engine | None, functions: list[Function] | None, config: Judge, seed: int, progress: Progress,
-    scores: list[Score], baselines: list[Score], left_out: list[LeftOut],
+    engine: Engine | None, functions: list[Function] | None, train: list[str], config: Judge, seed: int,
+    progress: Progress, scores: list[Score], baselines: list[Score], left_out: list[LeftOut],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Add the quiz's score and baseline, or the reason why there is none; the questions and answers."""
     if functions is None or engine is None or not engine.chats:
@@ -86,7 +86,7 @@ def _quiz(
         )
         left_out.append({"task": "quiz", "reason": missing})
         return []
-    items, aside = make_items(functions, config.quiz_items, seed)
+    items, aside = make_items(functions, config.quiz_items, seed, train)
     result = run_quiz(engine, items, aside, config.bootstrap, seed, progress) if len(items) >= LEAST_ITEMS else None
     if result is None or result.score["n"] < LEAST_ITEMS:
         left = len(items) if result is None else result.score["n"]

@@ -24,7 +24,7 @@ from puna.engine import Engine
 from puna.judge.bits_per_byte import batch_tokens
 from puna.judge.functions import Function
 from puna.judge.results import PLACES, Score, make_score
-from puna.judge.stats import Interval, Units, binomial_p_value, ratio_interval, wilson
+from puna.judge.stats import Interval, Units, binomial_p_value, effective_n, ratio_interval, wilson
 from puna.progress import QUIET, Progress
 from puna.tokens.chat import render_batch
 
@@ -64,9 +64,15 @@ def family(function: Function) -> str:
     return re.sub(r"\d+$", "", letters(function.name)) or letters(function.name)
 
 
-def make_items(functions: Sequence[Function], most: int, seed: int) -> tuple[list[Item], dict[str, int]]:
-    """At most `most` questions, drawn by `seed`, and how many held-out functions were left aside for what reason."""
+def make_items(
+    functions: Sequence[Function], most: int, seed: int, train: Sequence[str] = ()
+) -> tuple[list[Item], dict[str, int]]:
+    """At most `most` questions, drawn by `seed`, and how many held-out functions were left aside for what reason.
+
+    `train`: the training texts. A summary that stands anywhere in them, on however many lines, is no question.
+    """
     trained = {letters(function.summary) for function in functions if function.split == "train"}
+    known = "\n".join(_folded(text) for text in train)
     rng = np.random.default_rng([seed, 2])
     heldout = [function for function in functions if function.split == "heldout"]
     pool: dict[str, Function] = {}
@@ -78,7 +84,7 @@ def make_items(functions: Sequence[Function], most: int, seed: int) -> tuple[lis
             aside["not a function or method"] += 1
         elif not _SHORTEST <= len(function.summary) <= _LONGEST:
             aside["summary too short or too long"] += 1
-        elif key in trained:
+        elif key in trained or _folded(function.summary) in known:
             aside["summary also in training text"] += 1
         elif key in (letters(function.name), letters(function.qualname), letters(function.shown)):
             aside["summary spells the name"] += 1
@@ -99,6 +105,10 @@ def make_items(functions: Sequence[Function], most: int, seed: int) -> tuple[lis
         choices.insert(right, function.summary)
         items.append(Item(function, tuple(choices), right))
     return items, {reason: count for reason, count in aside.items() if count}
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def overlap_scores(items: Sequence[Item]) -> Table:
@@ -187,12 +197,28 @@ def run_quiz(
         **_by_module(items, given[PRIMARY], shared, draws, seed),
     }  # fmt: skip
     hits, n = int((given[PRIMARY] == 1).sum()), len(items)  # a tie is not a right answer
-    score = make_score("quiz", "accuracy", hits / n, n, wilson(hits, n), model="chat", chance=1 / CHOICES,
-                       p_value=binomial_p_value(hits, n, Fraction(1, CHOICES)), higher_is_better=True, detail=detail)  # fmt: skip
+    # Questions about one module are kin: the interval draws modules, and p counts as many questions as that is worth.
+    modules = _over_modules(items, (given[PRIMARY] == 1).astype(float), draws, seed)
+    worth = effective_n(n, hits / n, modules)
+    detail |= {
+        "interval_is": "whole modules drawn again" if modules else "of independent questions",
+        "effective_n": worth,
+    }
+    score = make_score("quiz", "accuracy", hits / n, n, modules or wilson(hits, n), model="chat", chance=1 / CHOICES,
+                       p_value=binomial_p_value(hits * worth // n, worth, Fraction(1, CHOICES)), higher_is_better=True, detail=detail)  # fmt: skip
     what = f"the summary that shares most character {_GRAM}-grams with the name; a tie earns a fair share"
-    baseline = make_score("quiz", "accuracy", float(shared.mean()), n, wilson(float(shared.sum()), n), name="shared_letters",
+    baseline = make_score("quiz", "accuracy", float(shared.mean()), n,
+                          _over_modules(items, shared, draws, seed) or wilson(float(shared.sum()), n), name="shared_letters",
                           chance=1 / CHOICES, higher_is_better=True, detail={"n_is": "questions", "what": what})  # fmt: skip
     return QuizResult(score, baseline, _log(items, tables))
+
+
+def _over_modules(items: Sequence[Item], right: Credits, draws: int, seed: int) -> Interval | None:
+    """The interval of the share of right answers with whole modules drawn again; None for too few modules."""
+    modules = Units.of([item.function.module for item in items])
+    if modules.kind != "sources":  # a single module: its questions are all kin
+        return None
+    return ratio_interval(modules.sums(right), modules.sums(np.ones(len(items))), draws, seed)
 
 
 def _by_module(items: Sequence[Item], model: Credits, shared: Credits, draws: int, seed: int) -> dict[str, Any]:
@@ -202,7 +228,6 @@ def _by_module(items: Sequence[Item], model: Credits, shared: Credits, draws: in
     ones, gain = modules.sums(np.ones(len(items))), modules.sums(model - shared)
     return {
         "modules": modules.count,
-        "interval_over_modules": _rounded(ratio_interval(modules.sums(model), ones, draws, seed)),
         "shared_letters": {"accuracy": round(float(shared.mean()), PLACES), "difference": round(float(gain.sum() / len(items)), PLACES),
                            "difference_is": "model minus shared letters, paired, whole modules drawn again",
                            "interval": _rounded(ratio_interval(gain, ones, draws, seed)),

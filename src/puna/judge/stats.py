@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
+LEAST_UNITS = (
+    8  # of two units, the percentiles are just the two values: drawn again they cover half of the truth, not 95 %
+)
 _Z = 1.959963984540054  # the normal's 97.5 % point
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -58,9 +61,9 @@ def resampled_weights(units: int, draws: int, seed: int) -> Floats:
 def ratio_interval(numerators: Floats, denominators: Floats, draws: int, seed: int) -> Interval | None:
     """95 % percentile interval of sum(numerators) / sum(denominators) [units] (Efron & Tibshirani 1993, ch. 13).
 
-    None for fewer than two units. Equal `draws` and `seed` draw the same units: differences are then paired.
+    None for fewer than LEAST_UNITS units. Equal `draws` and `seed` draw the same units: differences are then paired.
     """
-    if len(numerators) < 2:
+    if len(numerators) < LEAST_UNITS:
         return None
     weights = resampled_weights(len(numerators), draws, seed)
     low, high = np.quantile((weights @ numerators) / (weights @ denominators), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -75,6 +78,17 @@ def wilson(successes: float, n: int) -> Interval:
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def effective_n(n: int, share: float, interval: Interval | None) -> int:
+    """How many independent trials would give a share an interval as wide as `interval`, which drew kin together.
+
+    n / design effect (Kish 1965, section 8.2), at most n; n itself where there is no interval or the share is 0 or 1.
+    """
+    if interval is None or not 0 < share < 1:
+        return n
+    deviation = (interval[1] - interval[0]) / (2 * _Z)
+    return n if deviation == 0 else max(1, min(n, int(share * (1 - share) / deviation**2)))
 
 
 def binomial_p_value(successes: int, n: int, chance: Fraction) -> float:

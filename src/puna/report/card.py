@@ -126,8 +126,8 @@ def _hub_result(score: Score) -> dict[str, Any]:
 
 def _languages(data: ReportData) -> list[str]:
     """Language codes that the corpus names, most text first; code and the unknown are left out."""
-    found = getattr(data.corpus, "languages", None) if data.corpus else None
-    if isinstance(found, dict):
+    found = data.corpus.languages if data.corpus else {}
+    if found:
         ordered = sorted(found, key=lambda code: (-found[code], code))
         return [code for code in ordered if re.fullmatch(r"[a-z]{2,3}", code) and code not in ("und",)]
     return ["en"] if _reads_python(data) else []

@@ -66,12 +66,19 @@ class Corpus(Part):
     python: str | None = None
     encodings: dict[str, int] = {}
     skipped: dict[str, int] = {}
+    languages: dict[str, int] = {}  # bytes to train on, by language
     split: list[dict[str, Any]] = []  # how each source was split: "by" is "module", "file", ... or "tail"
 
     @property
     def by_tail(self) -> list[str]:
         """The sources of which the end of each document is held out, for want of whole documents."""
         return [str(row["source"]) for row in self.split if row.get("by") == "tail"]
+
+    @property
+    def whole(self) -> str:
+        """What was never cut in two by the split: "modules", "files", "documents", or several of them."""
+        kinds = dict.fromkeys(f"{row['by']}s" for row in self.split if row.get("by") not in (None, "tail"))
+        return " or ".join(kinds) or "documents"
 
 
 class Model(Part):

@@ -252,7 +252,7 @@ def summary(data: ReportData) -> str:
     if data.corpus and data.corpus.bytes.heldout:
         sentences.append(
             f"It is judged on {size_bytes(data.corpus.bytes.heldout)} of text that it was never shown, "
-            + ("the end of each document." if data.corpus.by_tail else "held apart by whole modules and files.")
+            + ("the end of each document." if data.corpus.by_tail else f"held apart by whole {data.corpus.whole}.")
         )
     seconds = total_seconds(data)
     if seconds:
