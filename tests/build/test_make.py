@@ -37,6 +37,7 @@ def test_a_build_from_text_to_release(workplace: Any) -> None:
     _the_ledger_holds(run)
     _others_load_it(run / "release")
     _a_second_make_does_nothing(workplace)
+    _a_build_of_its_first_stages_leaves_the_frozen_recipe(workplace)
     _a_changed_tune_redoes_only_what_depends_on_it(workplace)
     _the_frozen_recipe_gives_the_same_bytes(workplace, run)
 
@@ -68,10 +69,12 @@ def _the_ledger_holds(run: Path) -> None:
     entries = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
     kinds = [entry["kind"] for entry in entries]
     stages = [entry["body"]["stage"] for entry in entries if entry["kind"] == "stage"]
-    assert kinds.index("seed") < kinds.index("stage") and kinds[-1] == "seed-revealed"
+    assert kinds.index("seed") < kinds.index("stage") and kinds.index("seed-revealed") > kinds.index("gate")
     assert stages.index("pretrain") < stages.index("tune-0") < stages.index("judge") < stages.index("release")
-    commitment, revealed = entries[kinds.index("seed")]["body"]["commitment"], entries[-1]["body"]
-    check_seed(commitment, revealed["seed"], revealed["salt"])
+    commitment, revealed = (entries[kinds.index(kind)]["body"] for kind in ("seed", "seed-revealed"))
+    check_seed(commitment["commitment"], revealed["seed"], revealed["salt"])
+    published = (run / "release" / "puna" / "ledger.jsonl").read_text()  # whoever holds the release can open it too
+    assert verify_ledger(run / "release" / "puna" / "ledger.jsonl").torn_bytes == 0 and revealed["salt"] in published
 
 
 def _others_load_it(release: Path) -> None:
@@ -91,6 +94,23 @@ def _others_load_it(release: Path) -> None:
     assert (ours - torch.tensor(theirs["last"])).abs().max().item() < 1e-4
 
 
+def test_a_refused_build_leaves_the_run_of_another_alone(workplace: Any) -> None:
+    from puna.build.store import Store
+
+    run = workplace.path / "runs" / "tiny"
+    with Store(run).lock():
+        (run / "begun").write_text("by the other")
+        done = workplace.make()
+        assert done.returncode == 2 and "another build" in done.stderr and len(done.stderr.splitlines()) == 1
+        assert (run / "begun").is_file()
+
+
+def test_a_tuning_too_short_is_refused_before_the_long_part(workplace: Any) -> None:
+    done = workplace.make("--set", "tune.0.tokens=500")
+    assert done.returncode == 2 and "tuning budget" in done.stderr.splitlines()[-1]
+    assert not list((workplace.path / "runs" / "tiny").glob("pretrain-*"))
+
+
 def _a_second_make_does_nothing(place: Any) -> None:
     before = {p: p.stat().st_mtime_ns for p in (place.path / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
     start = time.monotonic()
@@ -99,6 +119,12 @@ def _a_second_make_does_nothing(place: Any) -> None:
     assert before == {
         p: p.stat().st_mtime_ns for p in (place.path / "runs").rglob("*") if p.is_file() and p.name != ".lock"
     }
+
+
+def _a_build_of_its_first_stages_leaves_the_frozen_recipe(place: Any) -> None:
+    frozen = place.path / "runs" / "tiny" / "recipe.toml"
+    before = frozen.read_text()
+    assert place.make("--until", "pack").returncode == 0 and frozen.read_text() == before
 
 
 def _a_changed_tune_redoes_only_what_depends_on_it(place: Any) -> None:

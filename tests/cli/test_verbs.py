@@ -41,6 +41,18 @@ def test_what_to_type_next_is_told_as_it_was_typed(tmp_path: Path, monkeypatch: 
     assert "Next: '../my clone/puna' plan mine.toml" in puna("new", "mine", cwd=tmp_path).stdout
 
 
+def test_a_folder_called_python_is_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "python").mkdir()
+    assert puna("new", "mine", "--text", "python/", cwd=tmp_path).returncode == 0
+    assert 'sources = ["./python"]' in (tmp_path / "mine.toml").read_text()
+
+
+@pytest.mark.parametrize("words", [["it's"], ['a"b'], ["mine", "--size", '4"M'], ["a\nb"]])
+def test_quotes_in_a_name_or_size_are_one_line(words: list[str], tmp_path: Path) -> None:
+    refused(puna("new", *words, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_new_refuses_what_cannot_be(tmp_path: Path) -> None:
     assert "does not exist" in refused(puna("new", "mine", "--text", "nowhere", cwd=tmp_path))
     assert "model.size" in refused(puna("new", "mine", "--size", "large", cwd=tmp_path))
@@ -108,6 +120,8 @@ def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
     ("changes", "word"),
     [
         (["train.tokens=1000"], "at least 10"),
+        (["train.flops=1"], "at least 10"),
+        (["train.tokens=100000", "train.batch_tokens=50000"], "at least 10"),
         (["model.size=900B", "train.tokens=10000000000"], "memory"),
         (['corpus.sources=["nowhere"]'], "does not exist"),
         (["tune.0.data=nowhere.jsonl"], "does not exist"),

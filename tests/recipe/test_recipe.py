@@ -164,6 +164,16 @@ def test_a_frozen_plan_is_the_plan_it_was_frozen_from() -> None:
     assert plan_tuning(Sft(tokens=tuned.tokens), plan, tuned.tokens) == tuned
 
 
+@pytest.mark.parametrize(("context", "batch"), [(384, None), (256, 1000), (100, 4096), (512, 300)])
+def test_batches_are_whole_rows_so_that_a_frozen_plan_stays(context: int, batch: int | None) -> None:
+    shape = shape_of(Model(size="4M", context=context), Tokenizer())
+    plan = plan_pretraining(Train(minutes=1, batch_tokens=batch), shape, 2_500_000)
+    assert plan.rows * plan.context == plan.batch_tokens
+    assert plan_pretraining(Train(tokens=plan.tokens, batch_tokens=plan.batch_tokens), shape, plan.tokens) == plan
+    tuned = plan_tuning(Sft(minutes=1, batch_tokens=batch), plan, 500_000)
+    assert plan_tuning(Sft(tokens=tuned.tokens, batch_tokens=batch), plan, tuned.tokens) == tuned
+
+
 def test_the_reference_is_adamw_with_a_cosine() -> None:
     shape = shape_of(Model(size="4M"), Tokenizer())
     plan = plan_pretraining(Train(tokens=2_000_000, method="reference"), shape, 2_000_000)

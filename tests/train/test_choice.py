@@ -57,9 +57,9 @@ def test_little_memory_makes_small_micro_batches(
 ) -> None:
     plan = make_plan(batch_tokens=256 * 32)
     room = 2 * (state_bytes(config, plan) + 5 * 32 * activation_bytes(config, cpu, 32))
-    monkeypatch.setattr(choice_module.os, "sysconf", lambda name: room if name == "SC_PHYS_PAGES" else 1)
+    monkeypatch.setattr(choice_module, "total_memory", lambda: room)
     assert micro_rows(plan, config, cpu) == 4
-    monkeypatch.setattr(choice_module.os, "sysconf", lambda name: 1)
+    monkeypatch.setattr(choice_module, "total_memory", lambda: 1)
     assert micro_rows(plan, config, cpu) == 1
 
 

@@ -129,6 +129,25 @@ def test_starts_from_given_weights(
         train(plan, other, batches, tmp_path / "other", seed=8, device=cpu, init=tmp_path / "folder")
 
 
+def test_how_often_a_run_is_saved_may_change_under_way(
+    tmp_path: Path, config: ModelConfig, batches: Batches, make_plan: Make, cpu: Device
+) -> None:
+    often = make_plan(steps=6, checkpoint_seconds=1e-9)
+    with pytest.raises(StopHereError):
+        train(often, config, batches, tmp_path, seed=7, device=cpu, on_checkpoint=stop_at(2))
+    assert train(make_plan(steps=6), config, batches, tmp_path, seed=7, device=cpu).steps == 6
+
+
+def test_checkpoints_of_a_slow_disk_are_rare(
+    tmp_path: Path, config: ModelConfig, batches: Batches, make_plan: Make, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.train.loop.LEAST_BETWEEN", 1e6)
+    saved: list[int] = []
+    plan = make_plan(steps=9, checkpoint_seconds=1e-9)
+    train(plan, config, batches, tmp_path, seed=7, device=cpu, on_checkpoint=lambda made: saved.append(made.step))
+    assert saved == [1, 9]
+
+
 def test_another_run_s_folder_is_refused(
     tmp_path: Path, config: ModelConfig, batches: Batches, make_plan: Make, cpu: Device
 ) -> None:
@@ -159,7 +178,9 @@ from puna.model.config import ModelConfig
 from puna.model.device import Device
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batches
+from puna.train import loop
 from puna.train.loop import train
+loop.LEAST_BETWEEN = 0
 work, packed, plan, config = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 train(Plan.model_validate_json(plan), ModelConfig.model_validate_json(config), Batches(packed, 4, seed=3), work, seed=7,
       device=Device("test", torch.device("cpu"), 1, torch.float32, "a test"))

@@ -9,11 +9,18 @@ from typing import Any
 
 from puna.build.graph import Context
 from puna.files import read_json
-from puna.recipe.scaling import Plan, Shape, plan_tuning, shape_of
-from puna.recipe.schema import PYTHON_SOURCE, Recipe, Sft
+from puna.recipe.scaling import MIN_STEPS, Plan, Shape, batch_tokens_of, budget_tokens, plan_tuning, shape_of
+from puna.recipe.schema import PYTHON_SOURCE, Recipe, Sft, Train
 
 CALIBRATION_TOKENS = 4_000_000  # the horizon whose plan is timed; the rate hardly depends on it
 CALIBRATE_TUNING, RATE = "calibrate-tuning", "rate.json"
+
+
+def trial_tokens(train: Train, shape: Shape) -> int:
+    """The horizon that a calibration plans for: the budget, or a usual one where that is in minutes."""
+    if train.minutes is None:
+        return budget_tokens(train, shape, None)
+    return max(CALIBRATION_TOKENS, MIN_STEPS * batch_tokens_of(train, CALIBRATION_TOKENS, shape.context))
 
 
 def wished_shape(recipe: Recipe) -> Shape:

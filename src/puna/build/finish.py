@@ -4,6 +4,7 @@ Comes in: trained model folders. Goes out: scores, the release folder, the repor
 did not pass its gate.
 """
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from puna.build.facts import actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
 from puna.build.graph import Context, Stage
+from puna.build.seed import reveal_seed
 from puna.build.store import LOG, MANIFEST
 from puna.called import PUNA
 from puna.errors import PunaError
@@ -64,6 +66,7 @@ def release_stage(recipe: Recipe) -> Stage:
             told = "; ".join(f"{check['check']}: {check['value']}" for check in failed)
             raise PunaError(f"the release does not pass its gate: {told}", where=str(folder))
         context.ledger.append("gate", {"checks": gate})
+        reveal_seed(context.ledger)
         record = folder / "puna"
         record.mkdir()
         write_json(record / "gate.json", gate)
@@ -100,7 +103,7 @@ def report_stage(recipe: Recipe, with_reference: bool) -> Stage:
         from puna.report import render_report
 
         gate = read_json(context.done["release"] / "puna" / "gate.json")
-        render_report(report_data(context, gate), folder / "report.html")
+        render_report(report_data(context, gate, run=context.store.run), folder / "report.html")
         return {}
 
     inputs = ("corpus", "tokenizer", "pack", "pretrain", *([chat] if chat else []),
@@ -108,9 +111,13 @@ def report_stage(recipe: Recipe, with_reference: bool) -> Stage:
     return Stage("report", "writing the report", ("report", "build"), inputs, lambda context: {}, run)
 
 
-def report_data(context: Context, gate: list[dict[str, Any]]) -> dict[str, Any]:
-    """Everything the report and the model card show, in the shape of `puna.report.data`."""
-    recipe, shape, run = context.recipe, actual_shape(context), context.store.run
+def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None = None) -> dict[str, Any]:
+    """Everything the report and the model card show, in the shape of `puna.report.data`.
+
+    `run`: where the run's folder is, for the maker's own page; unset, for what is published, only its last two names.
+    """
+    recipe, shape = context.recipe, actual_shape(context)
+    run = run or Path(*context.store.run.parts[-2:])
     corpus = context.done["corpus"]
     calibration = read_json(context.done["calibrate"] / "plan.json")
     tuned = [name for name in context.done if name.startswith("tune-")]
@@ -130,7 +137,8 @@ def report_data(context: Context, gate: list[dict[str, Any]]) -> dict[str, Any]:
         "stages": [row for row in context.log if row["name"] not in ("release", "report")],
         "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None},
         "licence": recipe.release.licence, "puna_version": puna.__version__,
-        "commands": [f"{PUNA} chat {recipe.name}", f"{PUNA} make {run.parent.name}/{run.name}/recipe.toml"],
+        "commands": [f"{PUNA} chat {recipe.name if run.parent == Path('runs') else shlex.quote(str(run))}",
+                     f"{PUNA} make {shlex.quote(str(run / 'recipe.toml'))}"],
     }  # fmt: skip
 
 

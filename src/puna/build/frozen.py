@@ -24,7 +24,7 @@ def freeze(context: Context) -> Recipe:
     plan = pretraining_plan(context)
     train = recipe.train.model_copy(update={
         "minutes": None, "flops": None, "tokens": plan.tokens, "batch_tokens": plan.batch_tokens,
-        "precision": plan.precision, "compile": plan.compile,
+        "precision": plan.precision, "compile": plan.compile, "threads": plan.threads,
     })  # fmt: skip
     tune = []
     for number, section in enumerate(recipe.tune):
@@ -37,9 +37,14 @@ def freeze(context: Context) -> Recipe:
 
 def without_folders(recipe: Recipe) -> Recipe:
     """The recipe with the maker's own files and folders named by their last part only: what may be published."""
-    sources = [s if s == PYTHON_SOURCE else Path(s).name for s in recipe.corpus.sources]
+    sources = [s if s == PYTHON_SOURCE else _last_part(s) for s in recipe.corpus.sources]
     tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
     return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+
+
+def _last_part(path: str) -> str:
+    name = Path(path).name
+    return f"./{name}" if name == PYTHON_SOURCE else name  # a folder of that name is not the running Python
 
 
 def frozen_recipe(context: Context, *, private: bool = False) -> str:

@@ -135,7 +135,7 @@ def _greedy_stops(folder: Path) -> dict[str, Any]:
     from puna.engine import Engine, Sampling
     from puna.tokens.chat import render
 
-    engine = Engine.load(folder)
+    engine = Engine.load(folder, "cpu")  # where transformers computes: a near tie must not depend on the place
     limit = min(64, engine.config.max_position_embeddings // 2)
     if engine.tokenizer.chat_template:
         prompt = list(render(engine.tokenizer, CONVERSATION[1:2], add_generation_prompt=True).ids)

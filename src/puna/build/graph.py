@@ -90,14 +90,15 @@ def _bring_about(context: Context, stage: Stage) -> None:
             return {**facts, "seconds": round(time.monotonic() - started, 2), "peak_rss_bytes": peak_memory()}
 
         found = context.store.build(stage.name, digest, fill, {**about, "environment": environment()})
-        manifest = read_manifest(found)
-        context.ledger.append("stage", {"stage": stage.name, "digest": digest, "content": manifest["content"],
-                                        "inputs": contents, "code": about["code"]})  # fmt: skip
         reused = False
     else:
         reused = True
     context.done[stage.name] = found
     manifest = read_manifest(found)
+    # Also where it is reused: a kill may have come between the artefact and its entry.
+    if not any(entry["kind"] == "stage" and entry["body"]["digest"] == digest for entry in context.ledger.entries()):
+        context.ledger.append("stage", {"stage": stage.name, "digest": digest, "content": manifest["content"],
+                                        "inputs": contents, "code": about["code"]})  # fmt: skip
     context.log.append({
         "name": stage.name, "seconds": manifest["facts"]["seconds"], "reused": reused, "folder": found.name,
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
@@ -108,7 +109,8 @@ def _bring_about(context: Context, stage: Stage) -> None:
 def code_digest(rooms: tuple[str, ...]) -> str:
     """The version of the code of `rooms`: a digest over their source files and the ground floor's."""
     root = Path(puna.__file__).parent
-    files = sorted(p for room in rooms for p in (root / room).rglob("*") if p.suffix in (".py", ".j2", ".css"))
+    files = [p for room in rooms for p in (root / room).rglob("*") if p.suffix in (".py", ".j2", ".css")]
+    files = sorted([*files, root / "files.py"])
     return digest_of([[p.relative_to(root).as_posix(), file_sha256(p)] for p in files])
 
 

@@ -3,16 +3,31 @@
 import platform
 from typing import Any
 
+import torch
+
+from puna.errors import PunaError
+from puna.memory import free_memory
 from puna.model.config import ModelConfig
 from puna.model.device import Device
 from puna.recipe.scaling import Plan
-from puna.train.choice import choose
+from puna.train.choice import bytes_needed, choose
 
 
 def settle(plan: Plan, config: ModelConfig, device: Device) -> Plan:
     """The plan with "auto" replaced by what this machine is faster with, so that no later process decides anew."""
     choice = choose(plan, config, device)
-    return plan.model_copy(update={"precision": choice.precision, "compile": "on" if choice.compile else "off"})
+    compiling = "on" if choice.compile else "off"
+    return plan.model_copy(update={"precision": choice.precision, "compile": compiling, "threads": choice.threads})
+
+
+def refuse_memory(plan: Plan, config: ModelConfig, device: Device) -> int:
+    """The bytes that training will need, by count. Raises `PunaError` where the machine has not as many."""
+    needed = bytes_needed(plan, config, device, choose(plan, config, device).micro_rows)
+    free = torch.cuda.mem_get_info(device.device)[1] if device.device.type == "cuda" else free_memory()
+    if needed > free:
+        raise PunaError(f"training {config.parameters / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory, "
+                        f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
+    return needed
 
 
 def describe(device: Device) -> dict[str, Any]:

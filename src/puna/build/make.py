@@ -5,7 +5,6 @@ for one run, or a published file that belongs to another build.
 """
 
 import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import Any
 from puna.build.frozen import frozen_recipe, without_folders
 from puna.build.graph import Context, run_stages
 from puna.build.preflight import check_resources
+from puna.build.seed import settle_seed
 from puna.build.store import Store, read_manifest
 from puna.errors import PunaError
-from puna.files import atomic_file, digest_of, file_sha256, read_json, write_json
-from puna.ledger import Ledger, new_salt, seed_commitment
+from puna.files import atomic_file, digest_of, file_sha256, read_json
+from puna.ledger import Ledger
 from puna.progress import QUIET, Progress
-from puna.recipe.load import changes_between, load_recipe
+from puna.recipe.load import changes_between
 from puna.recipe.schema import Recipe
 
-FROZEN = "recipe.toml"
-SEED = "seed.json"
+FROZEN, LEDGER = "recipe.toml", "ledger.jsonl"
 
 
 @dataclass(frozen=True)
@@ -44,52 +43,31 @@ def make(recipe: Recipe, runs: Path = Path("runs"), *, until: str | None = None,
     """
     check_resources(recipe, runs)
     store = Store(runs / recipe.name)
-    fresh = not store.run.exists()
-    try:
-        return _make(recipe, store, until, with_reference, progress)
-    except Exception:
-        if fresh and not any(store.run.glob("*/MANIFEST.json")):  # refused before anything was made: leave no trace
-            shutil.rmtree(store.run, ignore_errors=True)
-        raise
+    with store.lock():
+        fresh = not (store.run / LEDGER).exists()
+        try:
+            return _make(recipe, store, until, with_reference, progress)
+        except Exception:
+            if fresh and not any(store.run.glob("*/MANIFEST.json")):  # refused before anything was made: leave no trace
+                shutil.rmtree(store.run, ignore_errors=True)
+            raise
 
 
 def _make(recipe: Recipe, store: Store, until: str | None, with_reference: bool, progress: Progress) -> Made:
     from puna.build.stages import stages_of  # after the checks: it loads the rooms
 
-    with store.lock():
-        ledger = Ledger(store.run / "ledger.jsonl")
-        seed = _seed_of(recipe, store.run, ledger)
-        context = Context(recipe=recipe, seed=seed, store=store, ledger=ledger, progress=progress)
-        _log_recipe(context)
-        stages = stages_of(recipe, with_reference=with_reference)
-        names = [stage.name for stage in stages]
-        if until is None or (until in names and names.index(until) > names.index("calibrate")):
-            run_stages(context, stages[: names.index("calibrate") + 1])
-            if not (store.run / FROZEN).is_file():  # there before the long part; whole once the tuning is measured too
-                _write_if_changed(store.run / FROZEN, frozen_recipe(context))
-        run_stages(context, stages, until)
+    ledger = Ledger(store.run / LEDGER)
+    seed = settle_seed(recipe, store.run / FROZEN, ledger)
+    context = Context(recipe=recipe, seed=seed, store=store, ledger=ledger, progress=progress)
+    _log_recipe(context)
+    stages = stages_of(recipe, with_reference=with_reference)
+    names = [stage.name for stage in stages]
+    if until is None or until in names[names.index("pretrain") :]:
+        run_stages(context, stages[: names.index("pretrain")])
+        # Every budget is known: a tuning too short is refused, and the frozen recipe is whole before the long part.
         _write_if_changed(store.run / FROZEN, frozen_recipe(context))
-        return _publish(context)
-
-
-def _seed_of(recipe: Recipe, run: Path, ledger: Ledger) -> int:
-    """The run's seed: the recipe's, else the one drawn before, else a fresh one; committed to before anything is trained."""
-    stored = read_json(run / SEED) if (run / SEED).is_file() else None
-    drawn = stored["seed"] if stored else _frozen_seed(run)
-    seed = recipe.seed if recipe.seed is not None else drawn if drawn is not None else secrets.randbits(48)
-    if stored is None or stored["seed"] != seed:
-        stored = {"seed": seed, "salt": new_salt()}
-        write_json(run / SEED, stored)
-    commitment = seed_commitment(seed, stored["salt"])
-    if not any(entry["kind"] == "seed" and entry["body"]["commitment"] == commitment for entry in ledger.entries()):
-        ledger.append(
-            "seed", {"commitment": commitment, "how": "sha256 of salt and seed; both are revealed after training"}
-        )
-    return int(seed)
-
-
-def _frozen_seed(run: Path) -> int | None:
-    return load_recipe(run / FROZEN).seed if (run / FROZEN).is_file() else None
+    run_stages(context, stages, until)
+    return _publish(context)
 
 
 def _log_recipe(context: Context) -> None:
@@ -115,7 +93,6 @@ def _publish(context: Context) -> Made:
     release = report = None
     if "release" in context.done:
         release = run / "release"
-        _reveal_seed(context)
         _publish_folder(context.done["release"], release)
     if "report" in context.done:
         report = run / "report.html"
@@ -124,13 +101,6 @@ def _publish(context: Context) -> Made:
             with atomic_file(report) as stream:
                 stream.write(built.read_bytes())
     return Made(run, context.log, release, report)
-
-
-def _reveal_seed(context: Context) -> None:
-    stored = read_json(context.store.run / SEED)
-    revealed = [entry["body"] for entry in context.ledger.entries() if entry["kind"] == "seed-revealed"]
-    if stored not in revealed:
-        context.ledger.append("seed-revealed", stored)
 
 
 def _publish_folder(source: Path, target: Path) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.build.facts import CALIBRATION_TOKENS, wished_shape
+from puna.build.facts import trial_tokens, wished_shape
+from puna.corpus.readers import COMPRESSED, list_files
 from puna.errors import PunaError
-from puna.recipe.scaling import Plan, Shape, budget_tokens, plan_pretraining, plan_tuning
+from puna.memory import free_memory
+from puna.recipe.scaling import MIN_STEPS, Plan, Shape, budget_tokens, plan_pretraining, plan_tuning, tuning_batch
 from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
 
 # Measured on 2 cores at 2.8 GHz (docs/LOG.md): bytes of text a second through each of the stages that make data.
@@ -21,6 +23,7 @@ TOKENS_BYTES_PER_SECOND = 1.5e6
 JUDGE_SECONDS, RELEASE_SECONDS = 60.0, 5.0
 CALIBRATION_SECONDS = 5.0  # each, compiling not counted
 PYTHON_BYTES = 14.3e6  # text that the default corpus reads, about the same for 3.11 to 3.13
+USUAL_COMPRESSION = 4  # text over the bytes of its .gz or .zst file
 BYTES_PER_PARAMETER_ON_DISK = 4
 COPIES_ON_DISK = 12  # base, tuned and released weights, two checkpoints with the optimizer's state of each
 
@@ -48,7 +51,7 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     Raises `PunaError` where memory or disk do not suffice or the budget is too small.
     """
     check_resources(recipe, runs)
-    from puna.build.machine import describe, settle
+    from puna.build.machine import describe, refuse_memory, settle
     from puna.model.config import ModelConfig
     from puna.model.device import pick_device
     from puna.train.calibrate import calibrate
@@ -57,16 +60,20 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     shape = wished_shape(recipe)
     device = pick_device(recipe.train.precision)
     config = ModelConfig.from_shape(shape)
-    trial = plan_pretraining(recipe.train, shape, CALIBRATION_TOKENS).model_copy(update={"compile": "off"})
+    trial = plan_pretraining(recipe.train, shape, trial_tokens(recipe.train, shape)).model_copy(
+        update={"compile": "off"}
+    )
+    memory = refuse_memory(trial, config, device)
+    free = free_memory()
     measured = calibrate(config, trial, device)
-    _refuse_memory(shape, measured.bytes_needed)
     tokens = budget_tokens(recipe.train, shape, measured.tokens_per_second)
     plan = settle(plan_pretraining(recipe.train, shape, tokens), config, device)
     tuning = []
     for tune in recipe.tune:
         by_clock = int(tune.minutes * 60 * measured.tokens_per_second) if tune.minutes else None
-        # A budget in epochs is known only once the data are packed; a million tokens stand in for it here.
-        tuning.append(plan_tuning(tune, plan, tune.tokens or by_clock or 1_000_000))
+        # A budget in epochs is known only once the data are packed; a million tokens, or what is needed, stand in for it.
+        guess = max(1_000_000, MIN_STEPS * tuning_batch(tune, plan))
+        tuning.append(plan_tuning(tune, plan, tune.tokens or by_clock or guess))
     text = _text_bytes(recipe)
     rate = measured.tokens_per_second
     trials = 1 + any(tune.minutes for tune in recipe.tune)  # both compile, and training finds what they compiled
@@ -78,7 +85,7 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     }  # fmt: skip
     return Forecast(
         shape=shape, plan=plan, tuning=tuning, tokens_per_second=rate, share_of_peak=measured.share, device=describe(device),
-        seconds=seconds, memory_bytes=int(measured.bytes_needed), memory_free=free_memory(),
+        seconds=seconds, memory_bytes=memory, memory_free=free,
         disk_bytes=disk_needed(recipe, shape), disk_free=shutil.disk_usage(_existing(runs)).free,
     )  # fmt: skip
 
@@ -102,20 +109,16 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
         if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
-    _refuse_memory(shape, memory_floor(shape))
+    if (needed := memory_floor(shape)) > (free := free_memory()):
+        raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory at the least, "
+                        f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
     needed, free = disk_needed(recipe, shape), shutil.disk_usage(_existing(runs)).free
-    if needed > free:
+    if needed > free + _bytes_under(runs / recipe.name):  # what a stopped or finished build holds already counts
         raise PunaError(f"the build needs about {needed / 2**30:.2f} GiB of disk, {free / 2**30:.2f} GiB are free",
                         where=str(_existing(runs)), mend="free some space, or choose a smaller model.size")  # fmt: skip
     if recipe.release.gate and importlib.util.find_spec("transformers") is None:
         raise PunaError("the export gate needs transformers", where="release.gate",
                         mend="pip install 'transformers>=5.3,<6', or --set release.gate=false")  # fmt: skip
-
-
-def _refuse_memory(shape: Shape, needed: int) -> None:
-    if needed > (free := free_memory()):
-        raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory, "
-                        f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
 
 
 def memory_floor(shape: Shape) -> int:
@@ -128,28 +131,21 @@ def disk_needed(recipe: Recipe, shape: Shape) -> int:
     return int(2.5 * _text_bytes(recipe)) + shape.params * BYTES_PER_PARAMETER_ON_DISK * COPIES_ON_DISK
 
 
-def free_memory() -> int:
-    """Bytes of memory that a new process can have, by the kernel's own estimate; half of all where it gives none."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            for line in stream:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except FileNotFoundError:
-        pass  # not Linux: there is no such file, and the total below serves
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
 def _text_bytes(recipe: Recipe) -> float:
+    """Bytes of the files that will be read as text."""
     total = 0.0
     for source in recipe.corpus.sources:
         if source == PYTHON_SOURCE:
             total += PYTHON_BYTES
-        elif os.path.isfile(source):
-            total += os.path.getsize(source)
-        else:
-            total += sum(p.stat().st_size for p in Path(source).rglob("*") if p.is_file())
+            continue
+        for file in list_files(Path(source), Path(source).name):
+            packed = file.path.suffix.lower() in COMPRESSED
+            total += file.path.stat().st_size * (USUAL_COMPRESSION if packed else 1)
     return total
+
+
+def _bytes_under(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _existing(path: Path) -> Path:

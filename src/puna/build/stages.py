@@ -9,13 +9,16 @@ from puna.recipe.schema import Recipe
 
 def stages_of(recipe: Recipe, *, with_reference: bool = False) -> list[Stage]:
     """The stages of `recipe` in the order in which they run."""
-    stages = [corpus_stage(), tokenizer_stage(), pack_stage(), calibrate_stage("calibrate"), pretrain_stage("pretrain")]
-    if with_reference:
-        stages += [calibrate_stage("calibrate-reference"), pretrain_stage("reference")]
+    stages = [corpus_stage(), tokenizer_stage(), pack_stage(), calibrate_stage("calibrate")]
+    # All that can be wrong with the tuning shows before the long part.
     timed = [tune for tune in recipe.tune if tune.minutes]
     if timed:
         stages.append(calibrate_tuning_stage(timed[0]))
     for number, tune in enumerate(recipe.tune):
-        stages += [chat_stage(number, tune), chat_pack_stage(number), tune_stage(number, tune)]
+        stages += [chat_stage(number, tune), chat_pack_stage(number)]
+    stages.append(pretrain_stage("pretrain"))
+    if with_reference:
+        stages += [calibrate_stage("calibrate-reference"), pretrain_stage("reference")]
+    stages += [tune_stage(number, tune) for number, tune in enumerate(recipe.tune)]
     stages += [judge_stage(recipe, with_reference), release_stage(recipe), report_stage(recipe, with_reference)]
     return stages

@@ -6,42 +6,55 @@ happen: a number of the plan decided anew when a killed build goes on.
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from puna.build.facts import CALIBRATE_TUNING, CALIBRATION_TOKENS, RATE, actual_shape, pretraining_plan, tuning_plan
+from puna.build.facts import CALIBRATE_TUNING, RATE, actual_shape, pretraining_plan, trial_tokens, tuning_plan
 from puna.build.graph import Context, Stage
 from puna.build.store import LOG
 from puna.files import write_json
 from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining, tuning_batch
 from puna.recipe.schema import Sft, Train
 
+if TYPE_CHECKING:  # it brings torch, which a stage loads when it runs
+    from puna.train.choice import Choice
+
 
 def _train_section(context: Context, stage: str) -> Train:
-    reference = stage.endswith("reference")
-    return context.recipe.train.model_copy(update={"method": "reference"}) if reference else context.recipe.train
+    if not stage.endswith("reference"):
+        return context.recipe.train
+    # Rates set by hand are Muon's and its tables'; AdamW takes its own.
+    return context.recipe.train.model_copy(update={"method": "reference", "lr_matrix": None, "lr_embed": None})
 
 
 def calibrate_stage(name: str) -> Stage:
     """Minutes into tokens, precision and compilation into decisions: once, and recorded."""
 
     def settings(context: Context) -> Any:
-        return {"train": _train_section(context, name).model_dump(), "shape": actual_shape(context).model_dump()}
+        train = _train_section(context, name).model_dump(exclude={"checkpoint_seconds"})
+        return {"train": train, "shape": actual_shape(context).model_dump()}
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        from puna.build.machine import describe, settle
+        from puna.build.machine import describe, refuse_memory, settle
         from puna.model.config import ModelConfig
         from puna.model.device import pick_device
         from puna.train.calibrate import calibrate
+        from puna.train.choice import choose
 
         section, shape = _train_section(context, name), actual_shape(context)
         device = pick_device(section.precision)
         config = ModelConfig.from_shape(shape)
-        trial = settle(plan_pretraining(section, shape, CALIBRATION_TOKENS), config, device)
-        if trial.compile == "on":
-            context.progress.note("  compiling the training step first, which takes up to a minute")
-        measured = calibrate(config, trial, device)
-        tokens = budget_tokens(section, shape, measured.tokens_per_second)
-        plan = settle(plan_pretraining(section, shape, tokens), config, device)
+        plan = settle(plan_pretraining(section, shape, trial_tokens(section, shape)), config, device)
+        for _ in range(2):  # once more where the budget, now known, asks for another batch or another way to compute
+            trial = plan
+            refuse_memory(trial, config, device)
+            context.progress.note(
+                _on_compiling(choose(trial.model_copy(update={"compile": section.compile}), config, device))
+            )
+            measured = calibrate(config, trial, device)
+            tokens = budget_tokens(section, shape, measured.tokens_per_second)
+            plan = settle(plan_pretraining(section, shape, tokens), config, device)
+            if (plan.rows, plan.compile) == (trial.rows, trial.compile):
+                break
         write_json(folder / "plan.json", {
             "plan": plan.model_dump(), "shape": shape.model_dump(), "tokens_per_second": measured.tokens_per_second,
             "peak_flops": measured.peak_flops, "share_of_peak": measured.share, "device": describe(device),
@@ -51,6 +64,12 @@ def calibrate_stage(name: str) -> Stage:
         return {"tokens_per_second": measured.tokens_per_second}
 
     return Stage(name, "measuring this machine", ("recipe", "model", "train"), ("tokenizer",), settings, run)
+
+
+def _on_compiling(choice: "Choice") -> str:
+    if choice.compile:
+        return "  compiling the training step first, which takes up to a minute"
+    return f"  training is not compiled: {choice.compile_reason}"
 
 
 def calibrate_tuning_stage(tune: Sft) -> Stage:
@@ -94,7 +113,7 @@ def pretrain_stage(name: str) -> Stage:
         return {"plan": _timeless(pretraining_plan(context, calibration)), "shape": actual_shape(context).model_dump(),
                 "seed": context.seed}  # fmt: skip
 
-    return Stage(name, "pretraining", ("model", "train"), ("pack", "tokenizer"), settings, run)
+    return Stage(name, "pretraining", ("model", "tokens", "train"), ("pack", "tokenizer"), settings, run)
 
 
 def tune_stage(number: int, tune: Sft) -> Stage:
@@ -108,7 +127,7 @@ def tune_stage(number: int, tune: Sft) -> Stage:
     def settings(context: Context) -> Any:
         return {"plan": _timeless(tuning_plan(context, number, tune)), "seed": context.seed}
 
-    return Stage(f"tune-{number}", "supervised fine-tuning", ("model", "train"),
+    return Stage(f"tune-{number}", "supervised fine-tuning", ("model", "tokens", "train"),
                  (f"chat-pack-{number}", before, "tokenizer"), settings, run)  # fmt: skip
 
 

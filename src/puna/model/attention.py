@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # While training on a CPU, half precision goes through plain matrix products in blocks: 1.5 to 4 times as fast as the fused
-# kernel with its backward, which leave bf16 units idle (docs/model.md). Rows beyond this length would keep too many
+# kernel with its backward (docs/model.md). Rows beyond this length would keep too many
 # shares for the backward pass. In fp32 the fused kernel is level or faster, by processor, and stays.
 BLOCKED_MAX_TOKENS = 2048
 BLOCKED_DTYPES = (torch.bfloat16, torch.float16)
@@ -66,6 +66,10 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None) -
         folded = q.view(q.shape[0], k.shape[1], group, q.shape[3])
         return F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).view(q.shape)
     causal = causal and mask is None
+    if (
+        group > 1 and mask is not None and q.is_cuda
+    ):  # no GPU kernel but the slowest takes a mask and shared keys together
+        k, v, group = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=group > 1)
 
 
@@ -78,8 +82,8 @@ class _Blocked(torch.autograd.Function):
     """Causal attention by plain matrix products: a block of queries at a time meets only the keys up to its end.
 
     With P = softmax(S), S = q·kᵀ/√d, o = P·v: dv = Pᵀ·do, dP = do·vᵀ, dS = P ∘ (dP - rowsum(do ∘ o)), dq = dS·k/√d,
-    dk = dSᵀ·q/√d (Dao et al. 2022, appendix B.2). P is kept for the backward pass in q's dtype; products run in that too,
-    the softmax and its gradient in fp32 or wider. All query heads of one key-value head share a product.
+    dk = dSᵀ·q/√d (Dao et al. 2022, appendix B.2). P is kept for the backward pass in q's dtype; products run in that too and
+    round S to it, as transformers' eager attention does; the softmax and its gradient are fp32 or wider. All query heads of one key-value head share a product.
     """
 
     @staticmethod

@@ -63,7 +63,9 @@ class Attention(nn.Module):
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = rotate(q, *angles).transpose(1, 2), rotate(k, *angles).transpose(1, 2), v.transpose(1, 2)
+        # Under autocast the norms' fp32 gains widen q and k; the products take all three in one precision.
+        q, k = rotate(q, *angles).to(v.dtype), rotate(k, *angles).to(v.dtype)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None and positions is not None:
             cache.write(self.index, positions, k, v)
             if not causal:

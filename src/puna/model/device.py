@@ -7,6 +7,7 @@ a processor's name: bf16 is ten times faster than fp32 on one CPU and four times
 import contextlib
 import ctypes
 import functools
+import os
 import platform
 import shutil
 import time
@@ -17,6 +18,9 @@ from typing import Literal
 import torch
 
 from puna.errors import PunaError
+
+# cuBLAS is deterministic only with a fixed workspace, and torch looks at this once, at its first product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 _MEASURE = 512  # a matrix that fits a core's cache and still fills the units, for the choice between two precisions
 _TURNS = 5

@@ -82,6 +82,7 @@ class Plan(Frozen):
     neftune: float
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "on", "off"]
+    threads: int | None = None
     checkpoint_seconds: float
 
     @property
@@ -161,16 +162,20 @@ def budget_tokens(train: Train, shape: Shape, tokens_per_second: float | None) -
 
 
 def batch_tokens_of(train: Train, tokens: int, context: int) -> int:
-    """Tokens in a batch: 4,096 at 4 M tokens, growing with the horizon to the power 0.4, in powers of two.
+    """Tokens in a batch: 4,096 at 4 M tokens, growing with the horizon to the power 0.4, in powers of two; whole rows.
 
     The critical batch grows with the data seen (McCandlish et al. 2018; the exponent is near nanochat's 0.383);
     below 2,048 tokens a step the matrix units idle (reference measurement: 20 % lost).
     """
     if train.batch_tokens:
-        return max(context, train.batch_tokens)
-    wished = 4096 * (tokens / 4e6) ** 0.4
+        return _whole_rows(train.batch_tokens, context)
+    wished = 4096 * (max(1, tokens) / 4e6) ** 0.4
     power = 2 ** round(math.log2(wished))
-    return max(2048, context, min(power, 4_194_304))
+    return _whole_rows(max(2048, min(power, 4_194_304)), context)
+
+
+def _whole_rows(tokens: int, context: int) -> int:
+    return max(1, tokens // context) * context
 
 
 def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
@@ -202,13 +207,13 @@ def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
         decay_share=train.decay_share if train.decay_share is not None else (0.5 if puna else 1.0),
         final_share=0.0 if puna else 0.1,
         clip=train.clip, isolate=train.isolate, neftune=0.0, precision=train.precision, compile=train.compile,
-        checkpoint_seconds=train.checkpoint_seconds,
+        threads=train.threads, checkpoint_seconds=train.checkpoint_seconds,
     )  # fmt: skip
 
 
 def tuning_batch(tune: Sft, base: Plan) -> int:
     """Tokens in a tuning batch: half of pretraining's, as about half of a conversation's tokens are learnt from."""
-    return max(base.context, tune.batch_tokens or max(2048, base.batch_tokens // 2))
+    return _whole_rows(tune.batch_tokens or max(2048, base.batch_tokens // 2), base.context)
 
 
 def plan_tuning(tune: Sft, base: Plan, tokens: int) -> Plan:

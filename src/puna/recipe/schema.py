@@ -104,6 +104,7 @@ class Train(Section):
     isolate: bool = Field(False, description="no attention across documents of a row")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
+    threads: int | None = Field(None, ge=1, le=4096, description="of a CPU, for training; unset: all that there are")
     checkpoint_seconds: float = Field(20.0, gt=0)
 
     @model_validator(mode="after")

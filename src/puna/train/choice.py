@@ -4,7 +4,6 @@ Comes in: the plan, the model's config, the device. Goes out: a `Choice`, writte
 Must never happen: a resumed run that decides again and ends with other bytes.
 """
 
-import os
 import platform
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from puna.errors import PunaError
 from puna.files import read_json, write_json
+from puna.memory import total_memory
 from puna.model.attention import BLOCKED_DTYPES, BLOCKED_MAX_TOKENS
 from puna.model.config import ModelConfig
 from puna.model.device import Device, can_compile
@@ -53,7 +53,7 @@ def choose(plan: Plan, config: ModelConfig, device: Device) -> Choice:
     compiling, reason = _whether_to_compile(plan, config, device)
     return Choice(
         precision="bf16" if device.dtype == torch.bfloat16 else "fp32", compile=compiling, compile_reason=reason,
-        micro_rows=micro_rows(plan, config, device), threads=device.threads,
+        micro_rows=micro_rows(plan, config, device), threads=plan.threads or device.threads,
     )  # fmt: skip
 
 
@@ -66,7 +66,12 @@ def recorded_choice(
     the run began on is noted: the run goes on, its last bits may differ.
     """
     path = work / RECORD
-    asked = {"plan": plan.model_dump(mode="json"), "config": config.model_dump(mode="json"), "seed": seed}
+    # How often a run is saved may change under way.
+    asked = {
+        "plan": plan.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+    }
     environment = {
         "torch": torch.__version__,
         "device": device.name,
@@ -91,9 +96,9 @@ def recorded_choice(
 def micro_rows(plan: Plan, config: ModelConfig, device: Device) -> int:
     """Rows that go through the model at once: the largest divisor of the batch that fits."""
     if device.device.type == "cuda":
-        room = torch.cuda.mem_get_info(device.device)[0] * GPU_SHARE
+        room = torch.cuda.mem_get_info(device.device)[1] * GPU_SHARE
     else:
-        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * CPU_SHARE
+        room = total_memory() * CPU_SHARE
     row = activation_bytes(config, device, plan.context) * plan.context
     limit = int((room - state_bytes(config, plan)) // row)
     if device.device.type != "cuda":
@@ -126,11 +131,16 @@ def compile_seconds(config: ModelConfig) -> float:
 
 
 def bytes_needed(plan: Plan, config: ModelConfig, device: Device, rows: int) -> int:
-    """Bytes that training takes at its height, with `rows` rows at once: state, activations, loss chunks, a base."""
+    """Bytes that training takes at its height, with `rows` rows at once: state, activations, loss chunks, a checkpoint, a base."""
     base = 600 << 20  # Python, torch, allocator
+    saving = 12 * config.parameters  # a checkpoint is put together in memory before it is written
     loss = 3 * (64 << 20) + 8 * config.vocab_size * config.hidden_size
     return (
-        base + loss + state_bytes(config, plan) + rows * plan.context * activation_bytes(config, device, plan.context)
+        base
+        + loss
+        + saving
+        + state_bytes(config, plan)
+        + rows * plan.context * activation_bytes(config, device, plan.context)
     )
 
 

@@ -27,6 +27,8 @@ from puna.train.metrics import MetricsLog
 from puna.train.schedule import rate_share
 from puna.train.stepper import Stepper, settled
 
+LEAST_BETWEEN = 20  # a checkpoint is followed by at least this many times its own seconds of training
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -87,6 +89,7 @@ class _Run:
         plan, config = self.stepper.plan, self.stepper.model.config
         peak = self.stepper.device.matmul_peak() / config.flops_per_token(plan.context)  # tokens/s at the matmul peak
         began = saved = time.monotonic()
+        pause = plan.checkpoint_seconds
         self.progress.start("training", plan.steps, "steps")
         with MetricsLog(self.work / "metrics.jsonl") as log:
             rate = _Rate()
@@ -100,10 +103,12 @@ class _Run:
                     {**row, "tokens_per_second": plan.rows * plan.context / seconds, "seconds": self.trained_seconds}
                 )
                 self.progress.update(self.step, **self._facts(rate.tokens_per_second, peak))
-                if self.step == plan.steps or time.monotonic() - saved >= plan.checkpoint_seconds:
+                if self.step == plan.steps or time.monotonic() - saved >= pause:
+                    start = time.monotonic()
                     log.sync()
                     self._save()
                     saved = time.monotonic()
+                    pause = max(plan.checkpoint_seconds, LEAST_BETWEEN * (saved - start))
         self.progress.finish()
         tokens = self.step * plan.rows * plan.context
         return TrainResult(self.stepper.model, self.step, tokens, time.monotonic() - began, self.guard.skipped, self.loss,

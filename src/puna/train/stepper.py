@@ -5,7 +5,6 @@ that the caller did not ask for, or a number that depends on anything but weight
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -97,9 +96,6 @@ def settled(device: Device, choice: Choice) -> Iterator[None]:
     memory = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(choice.threads)
-    if device.device.type == "cuda":
-        # cuBLAS is deterministic only with a fixed workspace, and reads this when it is first used.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it finds reads of garbage, at a pass for each array
     try:
