@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--size", default="4M", help="as model.size of a recipe (default: 4M)")
     parser.add_argument("--lr", type=float, action="append", help="reference rates to try besides its default")
     options = parser.parse_args()
+    if not 1 <= options.seeds <= len(T95) + 1:
+        parser.error(f"--seeds takes 1 to {len(T95) + 1}")
     with tempfile.TemporaryDirectory() as folder:
         table = measure(Path(folder), options.minutes, options.seeds, options.size, options.lr or [])
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -46,6 +48,7 @@ def main() -> None:
 
 def measure(folder: Path, minutes: float, seeds: int, size: str, rates: list[float]) -> dict[str, Any]:
     """Data once, then each method for each seed. Bits per byte on the same held-out text."""
+    from puna.build.graph import environment
     from puna.build.machine import describe
     from puna.build.make import default_recipe, make
     from puna.files import read_json
@@ -84,7 +87,7 @@ def measure(folder: Path, minutes: float, seeds: int, size: str, rates: list[flo
     return {
         "minutes": minutes,
         "size": size,
-        "machine": describe(pick_device()),
+        "machine": {**describe(pick_device()), "versions": environment()},
         "rows": rows,
         "summary": summary(rows),
     }
@@ -114,6 +117,7 @@ def summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             "mean": mean(values),
             "half_width": half_width(values),
             "tokens": mean(row["tokens"] for row in found),
+            "seconds": mean(row["seconds"] for row in found),
         }
         if name != "puna":
             differences = [a - b for a, b in zip(ours, values, strict=True)]
@@ -130,12 +134,12 @@ def half_width(values: list[float]) -> float | None:
 def print_table(table: dict[str, Any]) -> None:
     """80 columns, black and white."""
     print(f"\n{table['size']}, {table['minutes']:g} minutes each on {table['machine']['processor']}\n")
-    print(f"{'':<24}{'bits per byte':>14}{'±':>8}{'M tokens':>10}{'puna minus this':>18}{'±':>6}")
+    print(f"{'':<24}{'bits per byte':>14}{'±':>8}{'M tokens':>10}{'s':>6}{'puna minus':>12}{'±':>7}")
     for name, row in table["summary"].items():
-        line = f"{name:<24}{row['mean']:>14.4f}{row['half_width'] or float('nan'):>8.4f}{row['tokens'] / 1e6:>10.2f}"
+        line = f"{name:<24}{row['mean']:>14.4f}{row['half_width'] or float('nan'):>8.4f}{row['tokens'] / 1e6:>10.2f}{row['seconds']:>6.0f}"
         if "puna_minus_this" in row:
             difference = row["puna_minus_this"]
-            line += f"{difference['mean']:>+18.4f}{difference['half_width'] or float('nan'):>6.3f}"
+            line += f"{difference['mean']:>+12.4f}{difference['half_width'] or float('nan'):>7.4f}"
         print(line)
 
 

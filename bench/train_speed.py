@@ -4,7 +4,8 @@
     python bench/train_speed.py --sizes 5M --seconds 5
 
 Each contender is a process of its own, so that the allocator settings of ours do not help the peer. Only one works at a
-time. The peer is `LlamaForCausalLM` with `torch.optim.AdamW` and gradient clipping, as `transformers.Trainer` sets it.
+time; on a GPU only one is loaded at a time, as its memory holds no two. The peer is `LlamaForCausalLM` with
+`torch.optim.AdamW` (compiled: in its fused form, as `transformers.Trainer` takes it) and gradient clipping.
 """
 
 import argparse
@@ -91,40 +92,55 @@ def hardware(threads: int) -> dict[str, Any]:
 
 
 def measure(size: str, options: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
-    """Start every contender, warm it up, then let each work in turn, round after round."""
+    """Start every contender, warm it up, then let each work in turn, round after round; on a GPU one after the other."""
+    import torch
+
     tokens, text = token_file(size)
     workers: dict[str, subprocess.Popen[str]] = {}
+    ready: dict[str, dict[str, Any]] = {}
+    speeds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    updates: list[float] = []
+
+    def turn(name: str) -> None:
+        print(json.dumps({"seconds": options.seconds}), file=workers[name].stdin, flush=True)
+        told = answer(workers[name], name)
+        speeds[name].append(told["speed"])
+        if name == "puna":
+            updates.append(told["update_share"])
+
     try:
-        ready: dict[str, dict[str, Any]] = {}
-        for name, kind in CONTENDERS.items():
-            call = {"size": size, "tokens": str(tokens), "threads": options.threads, **kind}
-            environment = {
-                **os.environ,
-                "OMP_NUM_THREADS": str(options.threads),
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            }
-            workers[name] = subprocess.Popen(
-                [sys.executable, __file__, "--worker", json.dumps(call)], text=True, env=environment,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )  # fmt: skip
+        for name in CONTENDERS:
+            workers[name] = start(name, size, tokens, options.threads)
             ready[name] = answer(workers[name], name)
             print(f"{size} {name}: ready, first step {ready[name]['first_step_seconds']:.0f} s", file=sys.stderr)
-        speeds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-        updates: list[float] = []
-        for number in range(options.rounds):
-            for name, worker in workers.items():
-                print(json.dumps({"seconds": options.seconds}), file=worker.stdin, flush=True)
-                turn = answer(worker, name)
-                speeds[name].append(turn["speed"])
-                if name == "puna":
-                    updates.append(turn["update_share"])
+            if torch.cuda.is_available():
+                for _ in range(options.rounds):
+                    turn(name)
+                stop(workers.pop(name))
+        for number in range(options.rounds if workers else 0):
+            for name in workers:
+                turn(name)
             now = ", ".join(f"{name} {median(values):,.0f}" for name, values in speeds.items())
             print(f"{size} round {number + 1}/{options.rounds}: {now}", file=sys.stderr)
     finally:
         for worker in workers.values():
-            worker.kill()
-            worker.wait()
+            stop(worker)
     return summary(size, speeds, updates, ready, text, machine)
+
+
+def start(name: str, size: str, tokens: Path, threads: int) -> subprocess.Popen[str]:
+    """A contender's process; it answers once it has done its first steps."""
+    call = {"size": size, "tokens": str(tokens), "threads": threads, **CONTENDERS[name]}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, __file__, "--worker", json.dumps(call)], text=True, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def stop(worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    worker.wait()
 
 
 def answer(worker: subprocess.Popen[str], name: str) -> dict[str, Any]:
@@ -251,7 +267,7 @@ def peer(size: str, bf16: bool, compiled: bool) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     model = LlamaForCausalLM(config).to(kind).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=compiled)
     forward = torch.compile(model) if compiled else model
 
     def step(ids: torch.Tensor) -> tuple[float, float]:
