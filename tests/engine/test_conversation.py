@@ -64,9 +64,18 @@ def test_reset_and_save(engine: Engine, tmp_path: Path):
     talk.save(tmp_path / "talk.jsonl")
     lines = (tmp_path / "talk.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["messages"] for line in lines] == [talk.messages]
-    talk.reset()
-    assert talk.messages == [{"role": "system", "content": "kind"}]
+    talk.say("user", "再见")
+    talk.save(tmp_path / "talk.jsonl")  # its own file grows with it
+    assert "再见" in (tmp_path / "talk.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(PunaError, match="exists already"):
+        talk.save(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "precious"
     with pytest.raises(PunaError, match="cannot write"):
         talk.save(tmp_path / "absent" / "talk.json")
+    talk.reset()
+    assert talk.messages == [{"role": "system", "content": "kind"}]
+    with pytest.raises(PunaError, match="nothing to save"):
+        talk.save(tmp_path / "empty.jsonl")
     with pytest.raises(ValueError, match="role"):
         talk.say("system", "no")

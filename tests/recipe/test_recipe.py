@@ -39,7 +39,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         ("corpus=4", "corpus: must be a table (got 4)"),
         ("tune=5", "tune: must be a list in [brackets] (got 5)"),
         ("corpus.sources=[]", "corpus.sources: must have at least one entry (got [])"),
-        ("name=x y", "name: must be 1 to 64 letters"),
+        ("name=x y", "name: must be 1 to 64 of a-z"),
         ("train.tokns=5", "train.tokns: no such key (did you mean tokens?)"),
         ("tune.0.neftun=5", "tune.0.neftun: no such key (did you mean neftune?)"),
     ],

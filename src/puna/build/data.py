@@ -98,7 +98,7 @@ def chat_stage(number: int, tune: Sft) -> Stage:
             functions = context.done["corpus"] / "functions.jsonl"
             if not functions.is_file():
                 raise PunaError('data = "docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
-                                mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
+                                mend="name a file of conversations, or take the [[tune]] table out: --set tune=[]")  # fmt: skip
             report = make_conversations(functions, out, identity_of(context), context.seed)
             write_json(folder / "chat.json", report)
             return {"conversations": sum(1 for _ in open(out, encoding="utf-8"))}

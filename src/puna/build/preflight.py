@@ -108,7 +108,7 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
             )
         if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
-                            mend="name a file of conversations, or take the [[tune]] table out")  # fmt: skip
+                            mend="name a file of conversations, or take the [[tune]] table out: --set tune=[]")  # fmt: skip
     if (needed := memory_floor(shape)) > (free := free_memory()):
         raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory at the least, "
                         f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip

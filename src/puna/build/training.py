@@ -6,7 +6,7 @@ happen: a number of the plan decided anew when a killed build goes on.
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from puna.build.facts import CALIBRATE_TUNING, RATE, actual_shape, pretraining_plan, trial_tokens, tuning_plan
 from puna.build.graph import Context, Stage
@@ -14,9 +14,6 @@ from puna.build.store import LOG
 from puna.files import write_json
 from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining, tuning_batch
 from puna.recipe.schema import Sft, Train
-
-if TYPE_CHECKING:  # it brings torch, which a stage loads when it runs
-    from puna.train.choice import Choice
 
 
 def _train_section(context: Context, stage: str) -> Train:
@@ -47,14 +44,16 @@ def calibrate_stage(name: str) -> Stage:
         for _ in range(2):  # once more where the budget, now known, asks for another batch or another way to compute
             trial = plan
             refuse_memory(trial, config, device)
-            context.progress.note(
-                _on_compiling(choose(trial.model_copy(update={"compile": section.compile}), config, device))
-            )
+            if trial.compile == "on":
+                context.progress.note("  compiling the training step first, which takes up to a minute")
             measured = calibrate(config, trial, device)
             tokens = budget_tokens(section, shape, measured.tokens_per_second)
             plan = settle(plan_pretraining(section, shape, tokens), config, device)
             if (plan.rows, plan.compile) == (trial.rows, trial.compile):
                 break
+        if plan.compile == "off":
+            why = choose(plan.model_copy(update={"compile": section.compile}), config, device).compile_reason
+            context.progress.note(f"  training is not compiled: {why}")
         write_json(folder / "plan.json", {
             "plan": plan.model_dump(), "shape": shape.model_dump(), "tokens_per_second": measured.tokens_per_second,
             "peak_flops": measured.peak_flops, "share_of_peak": measured.share, "device": describe(device),
@@ -64,12 +63,6 @@ def calibrate_stage(name: str) -> Stage:
         return {"tokens_per_second": measured.tokens_per_second}
 
     return Stage(name, "measuring this machine", ("recipe", "model", "train"), ("tokenizer",), settings, run)
-
-
-def _on_compiling(choice: "Choice") -> str:
-    if choice.compile:
-        return "  compiling the training step first, which takes up to a minute"
-    return f"  training is not compiled: {choice.compile_reason}"
 
 
 def calibrate_tuning_stage(tune: Sft) -> Stage:

@@ -101,7 +101,10 @@ class _Build:
     def _told(self, totals: dict[str, Any]) -> str:
         documents, size = totals["documents"], totals["bytes"]
         sides = (("train", "to train on"), ("heldout", "to judge by"))
-        told = ", ".join(f"{documents[side]:,} documents ({size[side] / 1e6:,.1f} MB) {use}" for side, use in sides)
+        told = ", ".join(
+            f"{documents[side]:,} document{'s' * (documents[side] != 1)} ({_size(size[side])}) {use}"
+            for side, use in sides
+        )
         skipped = ", ".join(f"{count:,} {why}" for why, count in sorted(self.tally.skipped.items()) if count)
         return f"  {told}" + (f"; skipped: {skipped}" if skipped else "")
 
@@ -269,3 +272,7 @@ class _Build:
             step.remove("document too short without its copied passages", row["source"], change["sample"])
             return False
         return True
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

@@ -21,6 +21,7 @@ class Conversation:
         self._context = context
         self.system = system
         self.turns: list[dict[str, str]] = []
+        self._saved: set[Path] = set()  # files of this conversation's own, which it may write again
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -74,11 +75,17 @@ class Conversation:
     def save(self, path: Path) -> None:
         """Write the messages as one line of JSON, the form that `[[tune]]` reads conversations in.
 
-        Raises PunaError where the file cannot be written.
+        Raises PunaError where nothing was said, where another file stands there, or where it cannot be written.
         """
+        if not self.turns:
+            raise PunaError("there is nothing to save yet")
+        path = Path(path)
+        if path.exists() and path.resolve() not in self._saved:
+            raise PunaError("exists already", where=str(path), mend="save under another name")
         line = json.dumps({"messages": self.messages}, ensure_ascii=False)
         try:
-            with atomic_file(Path(path)) as stream:
+            with atomic_file(path) as stream:
                 stream.write(line.encode() + b"\n")
         except OSError as error:
             raise PunaError(f"cannot write the conversation: {error.strerror}", where=str(path)) from error
+        self._saved.add(path.resolve())

@@ -27,7 +27,7 @@ _PLAIN = {  # the validator's kind of finding, in the recipe's words
     "too_short": "must have at least one entry",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
-    "string_pattern_mismatch": "must be 1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
+    "string_pattern_mismatch": "must be 1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore, a letter or digit first (title takes any script)",
 }
 
 

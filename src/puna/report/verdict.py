@@ -173,14 +173,17 @@ def headline(results: Results | None) -> str:
     """The verdict in one line; empty where nothing was compared."""
     found = comparisons(results)
     parts = []
+    untold = [c.short for c in found if c.outcome == "open" and c.interval is None]
     for outcome, verb in (("better", "beats"), ("worse", "falls short of"), ("open", "cannot be told from")):
         names = [
             f"{c.short} by {decimal(c.difference, 2)}" if outcome == "worse" else c.short
             for c in found
-            if c.outcome == outcome
+            if c.outcome == outcome and c.short not in untold
         ]
         if names:
             parts.append(f"{verb} {_listed(names)}{' bits per byte' if outcome == 'worse' else ''}")
+    if untold:
+        parts.append(f"was judged on too little text to be compared with {_listed(untold)}")
     quiz = quiz_score(results)
     if quiz and quiz.p_value is not None:
         parts.append(

@@ -155,7 +155,8 @@ def _whether_to_compile(plan: Plan, config: ModelConfig, device: Device) -> tupl
     seconds = plan.tokens * config.flops_per_token(plan.context) / (_USUAL_SHARE * device.matmul_peak())
     cost = compile_seconds(config)
     if seconds * COMPILE_GAIN < cost:
-        return False, f"a run of about {seconds:,.0f} s does not repay about {cost:,.0f} s of compiling"
+        saved = f"it would save about {seconds * COMPILE_GAIN:,.0f} s of {seconds:,.0f}"
+        return False, f"{saved} and take about {cost:,.0f} s itself"
     return works, reason if not works else f"a run of about {seconds:,.0f} s repays compiling"
 
 
