@@ -130,12 +130,14 @@ def test_a_conversation_with_every_command(terminal, runs: Path):
     saved = json.loads((runs.parent / "talk.jsonl").read_text(encoding="utf-8"))["messages"]
     assert [turn["role"] for turn in saved] == ["system", "user", "assistant"]
     assert [turn["content"] for turn in saved[:2]] == ["be kind", "second"]
+    chat.type("/save absent/talk.json\n")
+    chat.wait_for("cannot write the conversation")
     chat.type("/reset\n")
     chat.wait_for("starts anew")
     chat.type("/nonsense\n")
     chat.wait_for("/nonsense is not known")
-    chat.type("/save absent/talk.json\n")
-    chat.wait_for("cannot write the conversation")
+    chat.type("/save talk.jsonl\n")
+    chat.wait_for("nothing to save yet")
     chat.type("long " * 800 + "\n")
     chat.wait_for(r"\[cut after 4")
     chat.press("\x04")
