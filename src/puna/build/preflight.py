@@ -6,6 +6,7 @@ Comes in: a recipe. Goes out: a `Forecast`, or a refusal. Must never happen: a b
 import importlib.util
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,12 @@ def _text_bytes(recipe: Recipe) -> float:
 
 
 def _bytes_under(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # another build of this run, not refused yet, may be at work on its files
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def _existing(path: Path) -> Path:

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # While training on a CPU, half precision goes through plain matrix products in blocks: 1.5 to 4 times as fast as the fused
-# kernel with its backward (docs/model.md). Rows beyond this length would keep too many
-# shares for the backward pass. In fp32 the fused kernel is level or faster, by processor, and stays.
+# kernel with its backward (docs/model.md). Rows beyond this length would keep too many shares for the backward pass. In
+# fp32 the fused kernel is level or faster, by processor, and stays.
 BLOCKED_MAX_TOKENS = 2048
 BLOCKED_DTYPES = (torch.bfloat16, torch.float16)
 
