@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus import clean, html
-from puna.corpus.documents import language_of
 
 
 def test_repairs_are_named() -> None:
     text, done = clean.repair("a\r\nb\rc\x00d\u2028e\ufeff \ud800cafe\u0301\n")
     assert text == "a\nb\ncd\ne \ufffdcaf\u00e9"
-    assert done == ["line ends", "lone surrogates", "control characters", "NFC", "trailing blanks"][:4]
+    assert done == ["lone surrogates", "control characters", "line ends", "NFC"]
     assert clean.repair("一行\n二行") == ("一行\n二行", [])
 
 
@@ -25,6 +24,46 @@ def test_repair_gives_clean_text_and_is_done_once(text: str) -> None:
     assert not any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in fixed)
     fixed.encode()
     assert clean.repair(fixed) == (fixed, [])
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("itâ€™s a cafÃ©", "it’s a café"),
+        ("it\u00e2\u0080\u0099s", "it’s"),
+        ("smart \x93quotes\x94 here", "smart “quotes” here"),
+        ("中文字符，你好".encode().decode("cp1252", "replace").replace("\ufffd", "\x81"), None),
+        ("Привет, мир".encode().decode("cp1251"), "Привет, мир"),
+        ("人权宣言，是的。在中国也一样".encode().decode("gb18030", "replace"), None),
+        ("中文字符，你好".encode().decode("latin-1"), "中文字符，你好"),
+    ],
+)
+def test_mojibake_is_read_again(broken: str, mended: str | None) -> None:
+    fixed, done = clean.repair(broken)
+    assert clean.repair(fixed) == (fixed, [])
+    if mended is not None:
+        assert (fixed, done) == (mended, ["mojibake"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "café… côté» l’été—à «oui» naïve ½ × ² São Paulo; Ça va?",
+        "ﬁ “q” ‘s’ Ａ１ ，。 ｶﾅ ½ № ™",
+        "涓涓细流，銆是编码，鐨也是。“全角”与half-width",
+        "Œuvre à l’œuvre, Ångström, Übergröße — fünf € «äöü»",
+        "Всё это — «кавычки», № 5. Ђорђе",
+    ],
+)
+def test_clean_text_is_left_alone(text: str) -> None:
+    assert clean.repair(text) == (text, [])
+
+
+def test_a_long_run_of_blanks_takes_linear_time() -> None:
+    start = time.process_time()
+    clean.repair("x" + " " * 1_000_000 + "y")
+    clean.repair("é" + "Ã©" * 300_000)
+    assert time.process_time() - start < 5
 
 
 @given(st.text(alphabet="ab 。.\n中", max_size=300), st.integers(5, 60))
@@ -68,11 +107,3 @@ def test_hostile_markup_takes_linear_time(part: str) -> None:
 @given(st.text(alphabet="<>!-/ab=\"' &;#", max_size=200))
 def test_any_markup_is_read(markup: str) -> None:
     html.main_text(markup)
-
-
-def test_languages() -> None:
-    assert language_of("中华人民共和国公民在法律面前一律平等。") == "zh"
-    assert language_of("これは日本語の文章です。") == "und"
-    assert language_of("This is the house that the man built for it.") == "en"
-    assert language_of("12345 ---") == "und"
-    assert language_of("Это предложение на русском языке") == "und"

@@ -1,8 +1,12 @@
 """Files of every kind, in every encoding, and hostile ones."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +16,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus import charset, readers, streams
-from puna.corpus.readers import SourceFile, Tally
+from puna.corpus import charset, compressed, readers, rows, streams
+from puna.corpus.compressed import Hostile
+from puna.corpus.documents import Document
+from puna.corpus.readers import SourceFile, Split, Tally
 from puna.errors import PunaError
 
 EN = "The quick brown fox jumps over the lazy dog, and then it goes home to sleep.\n"
@@ -41,6 +47,9 @@ def test_plain_text_alone_and_compressed(tmp_path: Path) -> None:
         ("a.txt", data),
         ("a.md.gz", gzip.compress(data)),
         ("a.rst.zst", zstandard.compress(data)),
+        ("a.txt.bz2", bz2.compress(EN.encode()) + bz2.compress(ZH.encode())),
+        ("a.txt.xz", lzma.compress(EN.encode()) + b"\0" * 4 + lzma.compress(ZH.encode())),
+        ("b.txt.gz", gzip.compress(EN.encode()) + gzip.compress(ZH.encode()) + b"\0" * 512),
         ("b.txt.zst", zstandard.compress(EN.encode()) + zstandard.compress(ZH.encode())),
     ]:
         assert read(put(tmp_path / name, packed))[0] == [EN + ZH]
@@ -115,61 +124,201 @@ def test_binary_and_empty_files_are_counted(tmp_path: Path) -> None:
     assert read(put(tmp_path / "a.txt", b""))[1].skipped == {"empty file": 1}
 
 
-def test_one_endless_line_is_refused_without_reading_it(tmp_path: Path) -> None:
+def test_one_endless_line_is_passed_over_without_holding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     with open(path, "wb") as stream:
         stream.truncate(2 << 30)  # a hole of NULs: no disk is used
     assert read(path)[1].skipped  # binary
     for name in ("a.txt", "a.jsonl"):
-        block = zstandard.compress(b"a" * (1 << 20))
-        path = put(tmp_path / f"{name}.zst", block * 100)
-        with pytest.raises(PunaError, match=r"longer than 64 MiB|times its size"):
+        path = put(tmp_path / f"{name}.zst", zstandard.compress(b"a" * (1 << 20)) * 100)
+        with pytest.raises(Hostile, match="times its size"):
             read(path)
-    path = tmp_path / "long.txt"
-    with open(path, "wb") as stream:
-        for _ in range(66):
-            stream.write(b"a" * (1 << 20))
-    with pytest.raises(PunaError, match="longer than 64 MiB"):
-        read(path)
+    monkeypatch.setattr(streams, "LINE_LIMIT", 3 << 20)
+    monkeypatch.setattr(readers, "_PIECE", 1 << 20)
+    long = b"a" * (9 << 20) + b"\n"
+    texts, tally = read(put(tmp_path / "long.txt", EN.encode() * 3 + long + ZH.encode()))
+    assert texts == [EN * 3, ZH]
+    assert tally.skipped == {"line longer than 3 MiB": 1}
+    row = json.dumps({"text": EN}).encode() + b"\n"
+    texts, tally = read(put(tmp_path / "long.jsonl", row + b'{"text": "' + long + row + long))
+    assert texts == [EN, EN]
+    assert tally.skipped == {"line longer than 3 MiB": 2}
 
 
 def test_a_long_text_file_comes_in_pieces_of_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_FLUSH", 100)
+    monkeypatch.setattr(readers, "_PIECE", 1000)
     monkeypatch.setattr(streams, "_BLOCK", 64)
-    path = put(tmp_path / "a.txt", (ZH * 20).encode())
-    found = list(readers.read_file(SourceFile(path, "a.txt"), None, "x", Tally()))
-    assert "".join(d.text for d in found) == ZH * 20
-    assert len(found) > 5
-    assert {d.source for d in found} == {"a.txt"}
+    for name, data in [("a.txt", (ZH * 20).encode()), ("a.md.gz", gzip.compress((ZH * 20).encode()))]:
+        path = put(tmp_path / name, data)
+        found = list(readers.read_file(SourceFile(path, "a.txt"), None, "x", Tally()))
+        assert "".join(d.text for d in found) == ZH * 20
+        assert [d.id for d in found] == ["a.txt#0", "a.txt#1", "a.txt#2", "a.txt#3"]
+        assert {d.source for d in found} == {"a.txt"}
+    utf16 = put(tmp_path / "b.txt", (ZH * 20).encode("utf-16"))
+    assert "".join(read(utf16)[0]) == ZH * 20
 
 
-def test_bombs_and_damaged_archives_are_refused(tmp_path: Path) -> None:
-    lines = b"\n" * (1 << 20)
-    for name, data in [("a.txt.gz", gzip.compress(lines) * 80), ("a.txt.zst", zstandard.compress(lines) * 80)]:
-        with pytest.raises(PunaError, match="times its size"):
-            read(put(tmp_path / name, data))
-    whole = gzip.compress(os.urandom(5000))
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (b" " * 1023 + b"\n") * 1024
     for name, data in [
-        ("b.txt.gz", whole[:-100]),
+        ("a.txt.gz", gzip.compress(lines) * 80),
+        ("a.txt.zst", zstandard.compress(lines) * 80),
+        ("a.txt.bz2", bz2.compress(lines) * 80),
+        ("a.jsonl.xz", lzma.compress(lines) * 80),
+    ]:
+        with pytest.raises(Hostile, match=f"{name}: expands to over 300 times its size"):
+            read(put(tmp_path / name, data))
+    monkeypatch.setattr(compressed, "_XZ_LIMIT", 1 << 20)
+    with pytest.raises(PunaError, match=r"damaged.*[Mm]emory"):
+        read(put(tmp_path / "b.txt.xz", lzma.compress(b"x", preset=6)))  # wants 9 MiB to unpack
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
         ("b.txt.gz", b"no gzip"),
         ("b.txt.zst", b"no zstd"),
+        ("b.txt.bz2", b"no bz2"),
+        ("b.txt.xz", b"no xz"),
         ("b.jsonl", b'{"text": '),
         ("b.jsonl", b"[" * 100_000),
         ("b.jsonl", b'{"text": "x", "n": ' + b"9" * 9999 + b"}"),
+        ("b.json", b'{"text": '),
         ("b.parquet", b"PAR1 nothing PAR1"),
         ("b.csv", b'id,text\n1,"' + (b"x" * 1023 + b"\n") * (17 << 10)),
-    ]:
-        with pytest.raises(PunaError) as error:
-            read(put(tmp_path / name, data))
-        assert name in error.value.line()
+    ],
+)
+def test_a_file_of_nothing_but_damage_is_an_error(tmp_path: Path, name: str, data: bytes) -> None:
+    with pytest.raises(PunaError, match=name):
+        read(put(tmp_path / name, data))
 
 
-def test_a_dictionary_bomb_in_parquet_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_PARQUET_FLOOR", 1 << 20)
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [(".gz", gzip.compress), (".zst", zstandard.compress), (".bz2", bz2.compress), (".xz", lzma.compress)],
+)
+def test_what_stands_before_the_damage_is_kept(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> None:
+    rows = [json.dumps({"text": f"{number} {os.urandom(20).hex()}"}) for number in range(4000)]
+    first, second = pack("\n".join(rows[:2000]).encode() + b"\n"), pack("\n".join(rows[2000:]).encode())
+    path = tmp_path / f"a.jsonl{suffix}"
+    texts, tally = read(put(path, first + second[: len(second) // 2]))
+    assert 2000 <= len(texts) < 4000
+    assert [text.split()[0] for text in texts] == list(map(str, range(len(texts))))
+    assert tally.skipped["compressed file cut short"] == 1
+    assert sum(tally.skipped.values()) <= 2  # and the line that was cut
+    texts, tally = read(put(path, first + b"garbage" * 10))
+    assert len(texts) == 2000
+    assert tally.skipped == {"compressed file damaged": 1}
+
+
+def test_one_bad_record_does_not_end_a_run(tmp_path: Path) -> None:
+    good = json.dumps({"text": EN})
+    lines = [good, "{broken", good, "[" * 100_000, good, '{"text": "x", "n": ' + "9" * 9999 + "}", good]
+    texts, tally = read(put(tmp_path / "a.jsonl", "\n".join(lines).encode() + b"\n\x00\xff\x01"))
+    assert texts == [EN] * 4
+    assert tally.skipped == {"line that is no valid JSON": 3, "line in no known encoding": 1}
+    table = "id,text\n" + f'1,"{EN}"\n' + "2,a,b,c\n" + '3,"' + ("x" * 1023 + "\n") * (17 << 10) + f'"\n4,"{EN}"\n'
+    texts, tally = read(put(tmp_path / "a.csv", table.encode()))
+    assert texts[0] == EN
+    assert tally.skipped["row with more fields than the header"] == 1
+    assert tally.skipped["row that is no valid CSV"] == 1
+
+
+def test_a_file_of_mostly_bad_records_names_the_first(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": EN})] * 9 + ["no json"] * 11
+    with pytest.raises(PunaError, match=r"a\.jsonl: 11 of its 20 rows cannot be read, the first: byte 8\d\d"):
+        read(put(tmp_path / "a.jsonl", "\n".join(lines).encode()))
+
+
+def test_lines_in_other_encodings(tmp_path: Path) -> None:
+    row = json.dumps({"text": ZH * 4}, ensure_ascii=False)
+    texts, tally = read(put(tmp_path / "a.jsonl", f"{row}\n{row}".encode("gb18030")))
+    assert texts == [ZH * 4] * 2
+    assert tally.encodings == {"gb18030, guessed": 1}
+    for codec in ("utf-16", "utf-8-sig"):
+        texts, tally = read(put(tmp_path / "a.jsonl", f"{row}\n{row}".encode(codec)))
+        assert texts == [ZH * 4] * 2
+        assert tally.encodings == {codec: 1}
+    mixed = f"{row}\n".encode() * 9 + row.encode("gb18030")
+    texts, tally = read(put(tmp_path / "a.jsonl", mixed))
+    assert texts == [ZH * 4] * 10
+    assert tally.encodings == {"utf-8, damaged": 1, "gb18030, guessed, in a line": 1}
+
+
+def test_a_field_of_later_rows_is_found(tmp_path: Path) -> None:
+    lines = [{"made": "today", "by": "us"}, *({"id": str(n), "meta": "x", "text": EN} for n in range(3))]
+    texts, tally = read(put(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)).encode()))
+    assert texts == [EN] * 3
+    assert tally.skipped == {"row without text": 1}
+
+
+def documents_of(file: SourceFile, target: int) -> tuple[list[Document], Tally]:
+    tally = Tally()
+    found: list[Document] = []
+    splits = readers.splits_of(file, target)
+    assert [pickle.loads(pickle.dumps(split)) for split in splits] == splits
+    for split in splits:
+        part = Tally()
+        found += readers.read_split(split, None, "x", part)
+        tally.add(part)
+    return found, tally
+
+
+def test_the_documents_do_not_depend_on_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_PIECE", 500)
+    monkeypatch.setattr(streams, "_BLOCK", 97)
+    rows: list[dict[str, object]] = [
+        {"meta": "no", "id": "text"},
+        *({"id": n, "body": f"{n} {ZH if n % 2 else EN}" * (n % 5 + 1), "n": "x"} for n in range(60)),
+    ]
+    lines = [json.dumps(row, ensure_ascii=n % 3 == 0) for n, row in enumerate(rows)]
+    lines[7] = "{bad"
+    cases = {
+        "a.jsonl": "\n".join(lines).encode(),
+        "b.jsonl": ("\r\n\n".join(lines) + "\n").encode("utf-8-sig"),
+        "c.jsonl": "\n".join(lines).encode("utf-16"),
+        "d.txt": "\n".join(lines).encode(),
+        "e.txt": ("x" * 3000 + "\n" + EN * 30).encode(),
+        "f.txt": (ZH * 40).encode("gb18030"),
+    }
+    pq.write_table(pa.table({"text": [row.get("body") for row in rows]}), tmp_path / "g.parquet", row_group_size=7)
+    for name, data in cases.items():
+        put(tmp_path / name, data)
+    for name in [*cases, "g.parquet"]:
+        file = SourceFile(tmp_path / name, name)
+        whole, counted = documents_of(file, 1 << 40)
+        assert len(whole) >= 6
+        assert len({document.id for document in whole}) == len(whole)
+        for target in (100, 997, 5000):
+            if name != "c.jsonl":
+                assert target > 997 or len(readers.splits_of(file, target)) > 1
+            found, tally = documents_of(file, target)
+            assert found == whole
+            assert tally == counted
+    with pytest.raises(ValueError, match="positive"):
+        readers.splits_of(SourceFile(tmp_path / "a.jsonl", "a"), 0)
+    assert list(readers.read_split(Split(SourceFile(tmp_path / "g.parquet", "g"), 1, 1), None, "x", Tally())) == []
+
+
+def test_hostile_parquet_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_PARQUET_FLOOR", 1 << 20)
     table = pa.table({"text": pa.array(["x" * 100_000] * 600).dictionary_encode()})
     pq.write_table(table.cast(pa.schema([("text", pa.string())])), tmp_path / "a.parquet")
-    with pytest.raises(PunaError, match="far over its size"):
+    with pytest.raises(Hostile, match=r"a\.parquet: expands to far over its size"):
         read(tmp_path / "a.parquet")
+    monkeypatch.setattr(rows, "_ROWS_FLOOR", 1000)
+    empty = pa.table({"text": pa.array([None] * 3_000_000, pa.string())})
+    pq.write_table(empty, tmp_path / "b.parquet")
+    for work in (read, rows.parquet_groups):
+        with pytest.raises(Hostile, match=r"b\.parquet: claims 3,000,000 rows"):
+            work(tmp_path / "b.parquet")
+
+
+def test_a_page_is_markup_until_it_is_extracted(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.html", f"<p>{ZH}</p>".encode())
+    (found,) = readers.read_file(SourceFile(path, "t/a.html"), None, "cc0", Tally())
+    assert found == Document("t/a.html", f"<p>{ZH}</p>", "t/a.html", "html", "cc0", "und", "")
+    assert read(put(tmp_path / "b.html", b"\0\1\2" * 99))[1].skipped == {"binary file, or in no known encoding": 1}
 
 
 def test_folders_are_listed_in_order_and_the_rest_is_counted(tmp_path: Path) -> None:

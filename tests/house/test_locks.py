@@ -22,6 +22,10 @@ PLATFORMS = [
 ]
 
 
+IMPORTED_AS = {"scikit-learn": "sklearn"}
+ONLY_FILES = {"py3langid"}  # its model is read as a file; the package is never imported
+
+
 def entries(lock: Path) -> list[tuple[Requirement, list[str]]]:
     """(requirement, digests) of each entry."""
     found: list[tuple[Requirement, list[str]]] = []
@@ -69,7 +73,7 @@ def test_every_entry_is_one_version_by_digest_and_names_no_place(lock: Path) -> 
 @pytest.mark.parametrize("build", ["cpu", "gpu"])
 def test_locks_hold_every_direct_dependency_in_range(platform: dict[str, str], build: str) -> None:
     chosen = pins("puna", f"torch-{build}", platform=platform)
-    for requirement in direct("gate", "test"):
+    for requirement in direct("gate", "data", "test"):
         assert requirement.specifier.contains(chosen[requirement.name].split("+")[0]), requirement
     if build == "cpu":
         assert not [name for name in chosen if name.startswith(("nvidia", "cuda", "triton"))]
@@ -101,7 +105,7 @@ def test_documented_versions_are_the_locked_ones() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text()
     rows = {row[0]: row[1] for row in re.findall(r"^\| `([\w.-]+)` \| ([\w.]+) \|", text, re.MULTILINE)}
     linux = pins("puna", "torch-gpu", platform=PLATFORMS[0]) | pins("dev", "uv", platform=PLATFORMS[0])
-    wanted = {requirement.name for requirement in direct("gate", "test", "dev")} | {"setuptools", "uv"}
+    wanted = {requirement.name for requirement in direct("gate", "data", "test", "dev")} | {"setuptools", "uv"}
     assert set(rows) == wanted
     assert {name: version for name, version in rows.items() if linux[name] != version} == {}
 
@@ -115,7 +119,7 @@ def test_declared_is_what_is_imported() -> None:
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             imported |= {name.split(".")[0]: path.name for name in names}
     outside = {name: path for name, path in imported.items() if name not in sys.stdlib_module_names and name != "puna"}
-    declared = {requirement.name for requirement in direct("gate")}
+    declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in direct("gate", "data")} - ONLY_FILES
     assert {name: path for name, path in outside.items() if name not in declared} == {}
     assert declared - set(outside) == set()
 

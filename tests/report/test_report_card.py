@@ -83,5 +83,7 @@ def test_little_is_known() -> None:
 
 def test_chinese_corpus(report: dict[str, Any]) -> None:
     report["corpus"]["sources"] = report["corpus"]["sources"][1:]
-    report["corpus"]["languages"] = {"zh": 900, "und": 3, "en": 12}
+    report["corpus"]["languages"] = {
+        code: {"documents": 1, "bytes": size} for code, size in (("zh", 900), ("und", 3), ("en", 12))
+    }
     assert front(render_card(report))["language"] == ["zh", "en"]

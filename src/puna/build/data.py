@@ -4,17 +4,16 @@ Comes in: the sources that the recipe names. Goes out: artefacts for the trainin
 here that a room could do without knowing of the others.
 """
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from puna.build.facts import actual_shape, identity_of, wished_shape
 from puna.build.graph import Context, Stage
-from puna.corpus import build_documents, read_documents, source_digest
+from puna.build.mixture import Mixed, texts_of
+from puna.corpus import build_documents, source_digest
 from puna.corpus.chat import make_conversations, read_conversations
 from puna.errors import PunaError
-from puna.files import atomic_file, canonical_json, file_sha256, read_json, write_json
+from puna.files import atomic_file, canonical_json, file_sha256, write_json
 from puna.recipe.schema import DOCSTRINGS, Sft
 
 TOKENIZER_SAMPLE_BYTES = 200_000_000  # merges of a vocabulary this small do not move with more text
@@ -25,10 +24,15 @@ def corpus_stage() -> Stage:
 
     def settings(context: Context) -> Any:
         section = context.recipe.corpus
-        return {**section.model_dump(exclude={"sources"}), "sources": source_digest(section)}
+        # Neither the machine's share nor the paths change a byte of the documents; the files' contents do.
+        rest = section.model_dump(exclude={"sources": True, "scale": True, "thresholds": True, "correct": {"blocklist"},
+                                           "perplexity": {"reference"}, "quality": {"good"}, "safety": {"words"},
+                                           "decontaminate": {"evals"}})  # fmt: skip
+        said = [source.model_dump(exclude={"path", "max_epochs"}) for source in section.named]
+        return {**rest, "said": said, **source_digest(section)}
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        report = build_documents(context.recipe.corpus, folder, context.progress)
+        report = build_documents(context.recipe.corpus, folder, context.progress, work)
         context.ledger.append("sources", {"sources": report["sources"]})
         return {"documents": report["documents"], "bytes": report["bytes"]}
 
@@ -42,18 +46,11 @@ def tokenizer_stage() -> Stage:
         from puna.tokens import train_tokenizer
 
         shape = wished_shape(context.recipe)
-        texts = _texts(context.done["corpus"], TOKENIZER_SAMPLE_BYTES)
+        texts = texts_of(context.done["corpus"], TOKENIZER_SAMPLE_BYTES)
         return dict(train_tokenizer(texts, shape.vocab, folder, context.progress))
 
     return Stage("tokenizer", "training the tokenizer", ("tokens",), ("corpus",),
                  lambda context: {"vocab": wished_shape(context.recipe).vocab}, run)  # fmt: skip
-
-
-def _texts(corpus: Path, limit: float = math.inf) -> Iterator[str]:
-    """The training texts in order; above `limit` bytes every n-th document, so that each source has its share."""
-    stride = math.ceil(read_json(corpus / "corpus.json")["bytes"]["train"] / limit) or 1
-    for text in read_documents(corpus, "train").column("text")[::stride]:
-        yield text.as_py()
 
 
 def pack_stage() -> Stage:
@@ -67,17 +64,12 @@ def pack_stage() -> Stage:
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
         shape = actual_shape(context)
-        rows = encode_documents(tokenizer, _texts(context.done["corpus"]))
-        return dict(
-            pack_documents(
-                rows,
-                shape.context,
-                folder,
-                vocab_size=shape.vocab,
-                pad_id=SPECIALS.index(PAD),
-                progress=context.progress,
-            )
-        )  # fmt: skip)
+        mixed = Mixed(context.done["corpus"])
+        rows = mixed.counted(encode_documents(tokenizer, mixed.texts()))
+        facts = pack_documents(rows, shape.context, folder, vocab_size=shape.vocab, pad_id=SPECIALS.index(PAD),
+                               progress=context.progress)  # fmt: skip
+        mixed.write(folder, context.progress)
+        return dict(facts)
 
     return Stage("pack", "turning documents into rows of tokens", ("tokens",), ("corpus", "tokenizer"),
                  lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip

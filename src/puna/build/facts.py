@@ -41,7 +41,7 @@ def identity_of(context: Context) -> dict[str, Any]:
     python = read_json(context.done["corpus"] / "corpus.json").get("python")
     data = (
         f"the documentation and source code of Python {python}"
-        if PYTHON_SOURCE in recipe.corpus.sources
+        if PYTHON_SOURCE in recipe.corpus.paths
         else "my maker's own text"
     )
     return {

@@ -14,6 +14,7 @@ from puna.build.facts import actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
 from puna.build.graph import Context, Stage
+from puna.build.mixture import mixture_of
 from puna.build.seed import reveal_seed
 from puna.build.store import LOG, MANIFEST
 from puna.called import PUNA
@@ -72,6 +73,9 @@ def release_stage(recipe: Recipe) -> Stage:
         write_json(record / "gate.json", gate)
         for stage, name in (("judge", "results.json"), ("corpus", "corpus.json")):
             shutil.copyfile(context.done[stage] / name, record / name)
+        contamination = context.done["corpus"] / "contamination.json"
+        if contamination.is_file():  # of every evaluation item what stood in the corpus: it goes where the scores go
+            shutil.copyfile(contamination, record / contamination.name)
         (record / "recipe.toml").write_text(frozen_recipe(context, private=True), encoding="utf-8")
         shutil.copyfile(context.ledger.path, record / "ledger.jsonl")
         (folder / MODEL_CARD).write_text(_card(context, gate), encoding="utf-8")
@@ -100,15 +104,37 @@ def report_stage(recipe: Recipe, with_reference: bool) -> Stage:
     chat = last_tune(recipe)
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        from puna.report import render_report
+        from puna.report import render_corpus, render_report
 
         gate = read_json(context.done["release"] / "puna" / "gate.json")
         render_report(report_data(context, gate, run=context.store.run), folder / "report.html")
+        render_corpus(corpus_data(context), folder / "corpus.html")
         return {}
 
     inputs = ("corpus", "tokenizer", "pack", "pretrain", *([chat] if chat else []),
               *(["reference"] if with_reference else []), "judge", "release")  # fmt: skip
     return Stage("report", "writing the report", ("report", "build"), inputs, lambda context: {}, run)
+
+
+_OF_THE_CORPUS = ("documents", "bytes", "steps", "accounts", "histograms", "languages", "scripts", "topics", "sources",
+                  "licences", "quality", "perplexity", "duplicates", "personal", "safety", "encodings", "skipped", "split",
+                  "versions", "notes")  # fmt: skip
+
+
+def corpus_data(context: Context) -> dict[str, Any]:
+    """Everything that the corpus' own page shows, in the shape of `puna.report.corpus_data`."""
+    made = read_json(context.done["corpus"] / "corpus.json")
+    tasks = (made.get("contamination") or {}).get("tasks", {})
+    return {"run": context.recipe.name, "title": context.recipe.title, "puna_version": puna.__version__,
+            "created": context.ledger.entries()[-1]["time"], "seconds": context.facts("corpus")["seconds"],
+            **{key: made[key] for key in _OF_THE_CORPUS if made.get(key) is not None}, "contamination": tasks,
+            "mixture": mixture_of(context)}  # fmt: skip
+
+
+def _shortened(corpus: dict[str, Any]) -> dict[str, Any]:
+    """corpus.json with the steps that took away or changed something: a curated text passes most of them as it is."""
+    steps = [step for step in corpus["steps"] if step["removed"] or step["changed"] or step["step"] == "read"]
+    return {**corpus, "steps": steps}
 
 
 def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None = None) -> dict[str, Any]:
@@ -126,7 +152,7 @@ def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None =
     return {
         "run": recipe.name, "title": recipe.title or recipe.name, "created": entries[-1]["time"],
         "recipe_toml": frozen_recipe(context, private=True), "machine": calibration["device"],
-        "corpus": read_json(corpus / "corpus.json"), "tokenizer": context.facts("tokenizer"),
+        "corpus": _shortened(read_json(corpus / "corpus.json")), "tokenizer": context.facts("tokenizer"),
         "model": {"shape": shape.model_dump(), "parameters": shape.params,
                   "architecture": "Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"},
         "training": {**_training(context, "pretrain"), "peak_share": calibration["share_of_peak"]},

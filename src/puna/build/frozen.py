@@ -8,8 +8,10 @@ from pathlib import Path
 
 from puna.build.facts import pretraining_plan, tuning_plan
 from puna.build.graph import Context
+from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE, Corpus
 from puna.recipe.load import dump_recipe
-from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
+from puna.recipe.mistakes import file_keys
+from puna.recipe.schema import DOCSTRINGS, Recipe
 
 _HEADER = """\
 Frozen by the build of run {name!r}: the seed and the budgets in tokens are fixed,
@@ -37,9 +39,20 @@ def freeze(context: Context) -> Recipe:
 
 def without_folders(recipe: Recipe) -> Recipe:
     """The recipe with the maker's own files and folders named by their last part only: what may be published."""
-    sources = [s if s == PYTHON_SOURCE else _last_part(s) for s in recipe.corpus.sources]
+    corpus = recipe.corpus.model_dump()
+    for source in corpus["sources"]:
+        if isinstance(source, dict):
+            source["path"] = _shown(source["path"])
+    corpus["sources"] = [s if isinstance(s, dict) else _shown(s) for s in corpus["sources"]]
+    for table, key in file_keys(corpus):
+        named = table[key]
+        table[key] = [_last_part(one) for one in named] if isinstance(named, list) else named and _last_part(named)
     tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
-    return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources}), "tune": tune})
+    return recipe.model_copy(update={"corpus": Corpus.model_validate(corpus), "tune": tune})
+
+
+def _shown(source: str) -> str:
+    return source if source == PYTHON_SOURCE or source.startswith(HUB_PREFIX) else _last_part(source)
 
 
 def _last_part(path: str) -> str:

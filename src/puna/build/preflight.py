@@ -15,8 +15,9 @@ from puna.build.facts import trial_tokens, wished_shape
 from puna.corpus.readers import COMPRESSED, list_files
 from puna.errors import PunaError
 from puna.memory import free_memory
+from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE
 from puna.recipe.scaling import MIN_STEPS, Plan, Shape, budget_tokens, plan_pretraining, plan_tuning, tuning_batch
-from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
+from puna.recipe.schema import DOCSTRINGS, Recipe
 
 # Measured on 2 cores at 2.8 GHz (docs/LOG.md): bytes of text a second through each of the stages that make data.
 CORPUS_BYTES_PER_SECOND = 0.65e6
@@ -97,8 +98,8 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
     train = recipe.train
     if train.minutes is None:
         plan_pretraining(train, shape, budget_tokens(train, shape, None))
-    for source in recipe.corpus.sources:
-        if source != PYTHON_SOURCE and not os.path.exists(source):
+    for source in recipe.corpus.paths:
+        if source != PYTHON_SOURCE and not source.startswith(HUB_PREFIX) and not os.path.exists(source):
             raise PunaError("does not exist", where=f"corpus.sources: {source}", mend="name a file or folder that does")
     for number, tune in enumerate(recipe.tune):
         if tune.data != DOCSTRINGS and not os.path.exists(tune.data):
@@ -107,7 +108,7 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
                 where=f"tune.{number}.data: {tune.data}",
                 mend="name a .jsonl file or a folder of them",
             )
-        if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.sources:
+        if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.paths:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out: --set tune=[]")  # fmt: skip
     if (needed := memory_floor(shape)) > (free := free_memory()):
@@ -135,10 +136,12 @@ def disk_needed(recipe: Recipe, shape: Shape) -> int:
 def _text_bytes(recipe: Recipe) -> float:
     """Bytes of the files that will be read as text."""
     total = 0.0
-    for source in recipe.corpus.sources:
+    for source in recipe.corpus.paths:
         if source == PYTHON_SOURCE:
             total += PYTHON_BYTES
             continue
+        if source.startswith(HUB_PREFIX):
+            continue  # not known before it is asked for, and nothing is asked before the build
         for file in list_files(Path(source), Path(source).name):
             packed = file.path.suffix.lower() in COMPRESSED
             total += file.path.stat().st_size * (USUAL_COMPRESSION if packed else 1)

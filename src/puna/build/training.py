@@ -10,6 +10,7 @@ from typing import Any
 
 from puna.build.facts import CALIBRATE_TUNING, RATE, actual_shape, pretraining_plan, trial_tokens, tuning_plan
 from puna.build.graph import Context, Stage
+from puna.build.mixture import most_tokens
 from puna.build.store import LOG
 from puna.files import write_json
 from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining, tuning_batch
@@ -23,12 +24,16 @@ def _train_section(context: Context, stage: str) -> Train:
     return context.recipe.train.model_copy(update={"method": "reference", "lr_matrix": None, "lr_embed": None})
 
 
-def calibrate_stage(name: str) -> Stage:
-    """Minutes into tokens, precision and compilation into decisions: once, and recorded."""
+def calibrate_stage(name: str, capped: bool) -> Stage:
+    """Minutes into tokens, precision and compilation into decisions: once, and recorded.
+
+    `capped`: a source has a max_epochs, so the tokens may be fewer than the budget.
+    """
 
     def settings(context: Context) -> Any:
         train = _train_section(context, name).model_dump(exclude={"checkpoint_seconds"})
-        return {"train": train, "shape": actual_shape(context).model_dump()}
+        caps = [source.max_epochs for source in context.recipe.corpus.named]
+        return {"train": train, "shape": actual_shape(context).model_dump(), **({"caps": caps} if capped else {})}
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.build.machine import describe, refuse_memory, settle
@@ -47,10 +52,13 @@ def calibrate_stage(name: str) -> Stage:
             if trial.compile == "on":
                 context.progress.note("  compiling the training step first, which takes up to a minute")
             measured = calibrate(config, trial, device)
-            tokens = budget_tokens(section, shape, measured.tokens_per_second)
+            budget = budget_tokens(section, shape, measured.tokens_per_second)
+            tokens = int(min(budget, most_tokens(context))) if capped else budget
             plan = settle(plan_pretraining(section, shape, tokens), config, device)
             if (plan.rows, plan.compile) == (trial.rows, trial.compile):
                 break
+        if tokens < budget:
+            context.progress.note(f"  corpus.sources: max_epochs ends training at {tokens:,} of {budget:,} tokens")
         if plan.compile == "off":
             why = choose(plan.model_copy(update={"compile": section.compile}), config, device).compile_reason
             context.progress.note(f"  training is not compiled: {why}")
@@ -62,7 +70,8 @@ def calibrate_stage(name: str) -> Stage:
                               f"{plan.precision}: {plan.tokens / 1e6:.2f} M tokens in {plan.steps} steps")  # fmt: skip
         return {"tokens_per_second": measured.tokens_per_second}
 
-    return Stage(name, "measuring this machine", ("recipe", "model", "train"), ("tokenizer",), settings, run)
+    inputs = ("tokenizer", "corpus", "pack") if capped else ("tokenizer",)
+    return Stage(name, "measuring this machine", ("recipe", "model", "train"), inputs, settings, run)
 
 
 def calibrate_tuning_stage(tune: Sft) -> Stage:

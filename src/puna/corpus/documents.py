@@ -4,8 +4,7 @@ Comes in: documents from the readers. Goes out: Parquet files whose bytes depend
 Must never happen: a row group cut by chance (thread timing, batch sizes of an engine), so that equal rows give other bytes.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,35 +13,58 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# The order of columns in train.parquet and heldout.parquet.
+# What a document carries from the readers to the end; `label` is the source that it came from, as the recipe names it.
+_CORE = [
+    ("id", pa.string()),
+    ("text", pa.large_string()),
+    ("source", pa.string()),
+    ("kind", pa.string()),
+    ("licence", pa.string()),
+    ("lang", pa.string()),
+]
+# The order of columns in train.parquet and heldout.parquet. What a stage that did not apply would have measured is null.
 FINAL_SCHEMA = pa.schema(
     [
-        ("id", pa.string()),
-        ("text", pa.large_string()),
-        ("source", pa.string()),
-        ("kind", pa.string()),
-        ("licence", pa.string()),
-        ("lang", pa.string()),
+        *_CORE,
         ("chars", pa.int64()),
         ("symbol_share", pa.float64()),
+        ("script", pa.string()),
+        ("lang_score", pa.float64()),
+        ("label", pa.string()),
+        ("url", pa.string()),
+        ("perplexity", pa.float64()),
+        ("quality", pa.float64()),
+        ("coherence", pa.float64()),
+        ("topic", pa.int64()),
+        ("cluster_size", pa.int64()),
+        ("copies", pa.int64()),
     ]
 )
-# Between the steps a row also carries its place in the reading order and the document that it is a piece of.
-WORK_SCHEMA = pa.schema([("order", pa.int64()), ("document", pa.string()), ("origin", pa.int64()), *FINAL_SCHEMA])
+# Between the steps a row also carries its place in the reading order, the document that it is a piece of, whether it is a page
+# of the web, whether a step has changed it, and its weakest gap (see coherence.py).
+WORK_SCHEMA = pa.schema(
+    [
+        ("order", pa.int64()),
+        ("document", pa.string()),
+        ("web", pa.bool_()),
+        ("changed", pa.bool_()),
+        ("seam", pa.float64()),
+        *FINAL_SCHEMA,
+    ]
+)
+RAW_SCHEMA = pa.schema([*_CORE, ("label", pa.string()), ("url", pa.string()), ("web", pa.bool_())])
 
 _ROW_GROUP_ROWS = 4096
 _ROW_GROUP_BYTES = 32 << 20
 
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_KANA = re.compile(r"[\u3040-\u30ff]")
-_LETTER = re.compile(r"[^\W\d_]")
-_ENGLISH = re.compile(r"\b(?:the|of|and|to|in|is|a|for|that|it|with|as|on|be|are|this|or|an|by|if)\b", re.IGNORECASE)
-_WORD = re.compile(r"\b\w+\b")
-
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document as a reader gives it. `source` is the unit of the held-out split: a module or a file."""
+    """One document as a reader gives it. `source` is the unit of the held-out split: a module or a file.
+
+    `kind` is "text", "source" or "docstring", or "html": then `text` is markup that is still to be extracted. `url` is the
+    address that a page came from, where that is known.
+    """
 
     id: str
     text: str
@@ -50,22 +72,7 @@ class Document:
     kind: str
     licence: str
     lang: str
-
-
-def language_of(text: str) -> str:
-    """Which language a text is in, as far as counting letters and the commonest words can tell: "zh", "en" or "und".
-
-    A look at the first 20,000 characters; Japanese (kana) is "und", not "zh".
-    """
-    sample = text[:20_000]
-    letters = len(_LETTER.findall(sample))
-    if letters == 0:
-        return "und"
-    han, kana = len(_HAN.findall(sample)), len(_KANA.findall(sample))
-    if han > 0.3 * letters and kana < 0.05 * letters:
-        return "zh"
-    words = len(_WORD.findall(sample))
-    return "en" if words and len(_ENGLISH.findall(sample)) >= 0.08 * words else "und"
+    url: str = ""
 
 
 class TableWriter:
@@ -92,7 +99,7 @@ class TableWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        columns = {name: [row[name] for row in self._rows] for name in self._schema.names}
+        columns = {name: [row.get(name) for row in self._rows] for name in self._schema.names}
         table = pa.table(columns, schema=self._schema)
         self._writer.write_table(table, row_group_size=len(self._rows))
         self._rows, self._bytes = [], 0
@@ -115,19 +122,15 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from file.read_row_group(group).to_pylist()
 
 
-def as_rows(documents: Iterable[Document]) -> Iterator[dict[str, Any]]:
-    """Documents as rows of `WORK_SCHEMA`, not measured yet; `order` counts from 0."""
-    for order, item in enumerate(documents):
-        yield {
-            "order": order,
-            "origin": order,
-            "document": item.id,
-            "id": item.id,
-            "text": item.text,
-            "source": item.source,
-            "kind": item.kind,
-            "licence": item.licence,
-            "lang": item.lang,
-            "chars": 0,
-            "symbol_share": 0.0,
-        }
+def read_batches(path: Path, size: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a table in lists of about `size` bytes of text, for work that goes over many texts at once."""
+    rows: list[dict[str, Any]] = []
+    held = 0
+    for row in read_rows(path):
+        rows.append(row)
+        held += len(row["text"])
+        if held >= size:
+            yield rows
+            rows, held = [], 0
+    if rows:
+        yield rows

@@ -1,103 +1,128 @@
-"""The bulk work over tables of documents, in Daft: measured columns, exact duplicates, near-duplicates.
+"""The one place where work is spread: passes over parts, and what has to be asked of all parts at once, in Daft.
 
-Comes in: a Parquet file of `WORK_SCHEMA`. Goes out: narrow Arrow tables in reading order; the texts themselves stay where they
-are. Must never happen: an answer that depends on the order in which threads or workers finished, so every answer is sorted.
+Comes in: a job and the names of parts, or Parquet files of narrow rows. Goes out: files that the job wrote, or Arrow tables in
+a fixed order. Must never happen: an answer that depends on the order in which threads or workers finished.
 
-One definition runs on this machine's cores, or on the Ray cluster that PUNA_RAY_ADDRESS names (which must see the file).
+One definition runs on this machine's cores, or on the Ray cluster that the recipe or PUNA_RAY_ADDRESS names. The run's
+folder must then be on storage that its workers see.
 """
 
+import json
 import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import pyarrow as pa
-
-from puna.corpus import near
+from puna.errors import PunaError
+from puna.progress import QUIET, Progress
 
 RAY_ADDRESS = "PUNA_RAY_ADDRESS"
+_TICK = 0.5  # seconds between looks at what is finished
+
+
+# Work on one part: a value that can be sent to another process. It writes its result itself, the same bytes when called twice.
+Job = Callable[[str], None]
 
 
 @cache
-def _daft() -> ModuleType:
+def engine(ray: str | None = None) -> ModuleType:
+    """Daft, its telemetry off, on this machine or on the Ray cluster at `ray`.
+
+    Raises PunaError where the address is given and Ray is not installed or not reached.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
     import daft  # here, so that importing the corpus stays light and telemetry is off before the first byte of it
 
-    if address := os.environ.get(RAY_ADDRESS):
-        daft.set_runner_ray(address=address)
+    if address := ray or os.environ.get(RAY_ADDRESS):
+        try:
+            daft.set_runner_ray(address=address)
+        except (ImportError, ConnectionError) as error:
+            raise PunaError(f"no Ray cluster ({error})", where=address,
+                            mend="pip install 'ray>=2.52', start the cluster, or leave corpus.scale.ray out") from error  # fmt: skip
     return daft
 
 
-def _place(path: Path) -> str:
+def place(path: Path, ray: str | None = None) -> str:
     """A file for Daft, which reads [ ] { } * ? in a path as patterns: as seen from here, where few folders stand in it."""
-    return str(path) if os.environ.get(RAY_ADDRESS) else os.path.relpath(path)
+    return str(path) if ray or os.environ.get(RAY_ADDRESS) else os.path.relpath(path)
 
 
-def measure(path: Path) -> pa.Table:
-    """order, bytes, chars, symbol_share, first of each row, sorted by order.
+def run_parts(
+    job: Job,
+    parts: Sequence[str],
+    *,
+    title: str,
+    workers: int,
+    ray: str | None = None,
+    apart: bool = True,
+    finished: Callable[[], int] | None = None,
+    progress: Progress = QUIET,
+) -> None:
+    """Call `job` once for each part, `workers` at a time, in processes of their own where there is more than one part.
 
-    chars counts characters (code points); symbol_share is the share of the characters other than spaces that are neither
-    letters nor marks of letters (Unicode L and M); first is the order of the first row with the same text and kind.
+    Without `apart`, in this process: what is done within a second does not repay the start of another.
+    `finished` counts what is done, for the progress. A PunaError of a job is raised here; the other parts' results stay.
     """
-    daft = _daft()
-    text = daft.col("text")
-    frame = daft.read_parquet(_place(path)).select("order", "text", "kind")
-    solid = text.regexp_replace(r"\s+", "").length().cast(daft.DataType.float64())
-    letters = text.regexp_replace(r"[^\p{L}\p{M}]+", "").length().cast(daft.DataType.float64())
-    measured = frame.select(
-        daft.col("order"),
-        text.length_bytes().cast(daft.DataType.int64()).alias("bytes"),
-        text.length().cast(daft.DataType.int64()).alias("chars"),
-        daft.functions.when(solid > 0, 1.0 - letters / solid).otherwise(1.0).alias("symbol_share"),
-        daft.functions.concat(daft.col("kind"), text).hash().alias("hash"),
-    ).collect()
-    firsts = measured.groupby("hash").agg(daft.col("order").min().alias("first"))
-    joined = measured.join(firsts, on="hash").sort("order")
-    return joined.select("order", "bytes", "chars", "symbol_share", "first").to_arrow()
+    if not parts:
+        return
+    daft = engine(ray)
+    here = not ray and (not apart or len(parts) == 1)
+
+    # A number of workers always means processes, even one.
+    spread = {} if here else {"max_concurrency": max(1, min(workers, len(parts))), "use_process": True}
+
+    @daft.cls(**spread)
+    class Worker:
+        def __init__(self, job: Job) -> None:
+            self.job = job
+
+        @daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)
+        def run(self, part):  # type: ignore[no-untyped-def]  # Daft reads annotations as its own types
+            return [_told(self.job, name) for name in part.to_pylist()]
+
+    frame = daft.from_pydict({"part": list(parts)})
+    if ray or os.environ.get(RAY_ADDRESS):
+        frame = frame.repartition(len(parts), "part")
+    progress.start(title, total=len(parts), unit="parts")
+    with _watched(finished, len(parts), progress):
+        answers = frame.select(Worker(job).run(daft.col("part")).alias("told")).to_pydict()["told"]
+    progress.finish()
+    for answer in sorted(answer for answer in answers if answer):
+        raise PunaError(**json.loads(answer))
 
 
-def take_out(path: Path, index: near.Shingles, threshold: float) -> pa.Table:
-    """Rows of `path` of which something stands in `index` (see near.take_out): order, text, passages, bytes, sample, whole.
-
-    Sorted by order; rows that stay as they are do not appear.
-    """
-    daft = _daft()
-    fields = {
-        "text": daft.DataType.string(),
-        "passages": daft.DataType.int64(),
-        "bytes": daft.DataType.int64(),
-        "sample": daft.DataType.string(),
-        "whole": daft.DataType.bool(),
-    }
-
-    @daft.func.batch(return_dtype=daft.DataType.struct(fields))
-    def compare(text, kind):  # type: ignore[no-untyped-def]  # Daft reads annotations as its own types
-        kept = [
-            near.take_out(index, value, threshold, kind_of == "source")
-            for value, kind_of in zip(text.to_pylist(), kind.to_pylist(), strict=True)
-        ]
-        rows = [
-            {
-                "text": k.text if k.passages else "",
-                "passages": k.passages,
-                "bytes": k.bytes,
-                "sample": k.sample,
-                "whole": k.whole,
-            }
-            for k in kept
-        ]
-        return daft.Series.from_pylist(rows, dtype=daft.DataType.struct(fields))
-
-    frame = daft.read_parquet(_place(path)).select("order", compare(daft.col("text"), daft.col("kind")).alias("kept"))
-    frame = frame.select("order", *[daft.col("kept").get(name).alias(name) for name in fields])
-    changed = frame.where(daft.col("whole") | (daft.col("passages") > 0)).sort("order")
-    return changed.select("order", *fields).to_arrow()
+def _told(job: Job, part: str) -> str:
+    # The user's mistake travels as text: an exception loses its fields on the way between processes.
+    try:
+        job(part)
+    except PunaError as error:
+        return json.dumps({"what": error.what, "where": error.where, "mend": error.mend})
+    return ""
 
 
-def as_array(table: pa.Table, column: str) -> np.ndarray:
-    """One column as a numpy array of shape (rows,)."""
-    return table.column(column).combine_chunks().to_numpy(zero_copy_only=False)
+@contextmanager
+def _watched(finished: Callable[[], int] | None, total: int, progress: Progress) -> Iterator[None]:
+    if finished is None:
+        yield
+        return
+    over = threading.Event()
+    before = finished()
+
+    def watch() -> None:
+        while not over.wait(_TICK):
+            progress.update(min(total, finished() - before))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        progress.update(total)

@@ -1,211 +1,293 @@
 """The held-out side of a corpus: which units, and the writing of both sides.
 
-Comes in: filtered documents. Goes out: one table to train on (still to be cleared of near-duplicates), one to judge with.
-Must never happen: a word judged twice. A module's docstrings stand in its source already, so of its documentation page only
-what the source does not have (what is written in C) is judged.
+Comes in: the shelf "finished". Goes out: what to judge by as one table, what to train on as the shelf "train". Must never happen:
+a word judged twice. A module's docstrings stand in its source already, so of its documentation page only what the source does
+not have (what is written in C) is judged.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from puna.corpus import near
 from puna.corpus.clean import cut_at_paragraph
-from puna.corpus.documents import WORK_SCHEMA, TableWriter, read_rows
-from puna.corpus.split import choose, families, sample_of
+from puna.corpus.cleaning import DOCUMENTS
+from puna.corpus.context import BATCH, Setting
+from puna.corpus.documents import FINAL_SCHEMA, WORK_SCHEMA, TableWriter, read_batches
+from puna.corpus.finishing import SHELF as FINISHED
+from puna.corpus.split import Candidates, choose, families, sample_of
 from puna.corpus.steps import Step
-from puna.recipe.schema import PYTHON_SOURCE, Corpus
+from puna.recipe.corpus import PYTHON_SOURCE
 
+SHELF = "train"
+STEPS = ("hold out", "near-duplicates of held-out text")
+LEVELS = {"source": "file", "document": "document"}  # the units, the larger first, and what a user calls them
 _NAMED = 300  # held-out units that corpus.json names
+_MOST_HELDOUT = 32 << 20  # bytes, of each source: more text judges no better, and takes longer
+Row = dict[str, Any]
 
 
 @dataclass
-class Holdout:
-    """What was held out: the table's path, the units' names, the report for corpus.json, and lines for the user."""
+class Plan:
+    """What is held out: of each source its level and units, or the last characters of its documents; and what to say of it."""
 
-    path: Path
-    units: set[str] = field(default_factory=set)
+    taken: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    cuts: dict[str, int] = field(default_factory=dict)  # name of a row -> how many of its last characters, about
     report: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    by_document: set[str] = field(default_factory=set)  # labels of sources whose split unit is the document
+
+    @property
+    def units(self) -> set[str]:
+        """All held-out units."""
+        return {name for _, names in self.taken.values() for name in names}
+
+    def parts(self, row: Row) -> tuple[str, str]:
+        """What of a row is trained on, and what is held out."""
+        level, names = self.taken.get(row["label"], ("document", frozenset[str]()))
+        text, cut = row["text"], self.cuts.get(row["id"], 0)
+        if row[level] in names or cut >= len(text):
+            return "", text
+        if not cut:
+            return text, ""
+        at = cut_at_paragraph(text, cut / len(text))
+        return text[:at].rstrip("\n"), text[at:].strip("\n")
 
 
-@dataclass
-class _Unit:
-    size: int = 0
-    shingles: list[near.Shingles] = field(default_factory=list)
+class _Tables:
+    """The finished parts' tables: narrow columns first, texts only of what is asked for."""
+
+    def __init__(self, setting: Setting) -> None:
+        shelf = setting.shelf(FINISHED)
+        self.files = [shelf.file(part, DOCUMENTS) for part in shelf.names()]
+
+    def narrow(self) -> Iterator[pa.Table]:
+        """id, label, source, document, chars and size (bytes) of each part's rows."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.metadata.num_row_groups):
+                    table = file.read_row_group(group, columns=["id", "label", "source", "document", "chars", "text"])
+                    sizes = pc.binary_length(table.column("text")).cast(pa.int64())
+                    yield table.drop_columns(["text"]).append_column("size", sizes)
+
+    def rows(self, wanted: Callable[[Row], bool]) -> Iterator[Row]:
+        """Whole rows of those that are wanted, asked by their narrow columns; in reading order."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.metadata.num_row_groups):
+                    keys = file.read_row_group(group, columns=["id", "label", "source", "document"]).to_pylist()
+                    places = [place for place, row in enumerate(keys) if wanted(row)]
+                    if places:
+                        yield from pc.take(file.read_row_group(group), pa.array(places)).to_pylist()
 
 
-def hold_out(
-    kept: Path, parted: Path, config: Corpus, labels: Mapping[str, str], pinned: Collection[str], steps: list[Step]
-) -> Holdout:
-    """Choose what is held out of `kept`; write the training side to `parted`, the held-out side beside it.
-
-    `labels` gives each split unit's source; every source gives about `config.heldout_share` of its bytes.
-    """
-    holdout = Holdout(parted.with_name("heldout.parquet"))
-    units, rows = _survey(kept, labels, steps[-1].bytes_out)
-    chosen: set[int] = set()  # orders of rows that are held out whole
-    cuts: dict[int, int] = {}  # order of a row -> how many of its last characters are held out, about
-    for label in sorted(rows):
-        _choose_for(label, units[label], rows[label], config, pinned, holdout, chosen, cuts)
-    step = Step("hold out")
-    once = Step("held-out text judged once")
-    steps += [step, once]
-    held: list[dict[str, Any]] = []
-    common: list[str] = []
-    with TableWriter(parted, WORK_SCHEMA) as train:
-        order = 0
-        for row in read_rows(kept):
-            step.enter(len(row["text"].encode()))
-            if labels[row["source"]] in holdout.by_document:
-                row["source"] = row["document"]
-            for text, goes in _parts(row, chosen, cuts):
-                piece = {**row, "text": text, "chars": len(text), "order": order}
-                order += 1
-                if goes:
-                    step.removed["held out"] += 1
-                    held.append(piece)
-                else:
-                    step.leave(len(text.encode()))
-                    train.add(piece)
-                    if row["source"] in pinned:
-                        common.append(text)
-    _write_heldout(held, common, config, holdout.path, once)
-    return holdout
+def plan_holdout(setting: Setting, pinned: Collection[str]) -> Plan:
+    """Choose what is held out: every source gives about heldout_share of its bytes, none of the `pinned` units."""
+    tables, plan = _Tables(setting), Plan()
+    candidates: dict[str, dict[str, Candidates]] = {}
+    for table in tables.narrow():
+        for label, source, document, size in zip(
+            *(table.column(n).to_pylist() for n in ("label", "source", "document", "size")), strict=True
+        ):
+            levels = candidates.setdefault(label, {level: Candidates() for level in LEVELS})
+            levels["source"].add(source, size)
+            levels["document"].add(document, size)
+    total = sum(levels["source"].total for levels in candidates.values())
+    for label in sorted(candidates):
+        if not any(
+            _take(setting, tables, label, level, found, pinned, total, plan)
+            for level, found in candidates[label].items()
+        ):
+            _cut_tails(setting, tables, label, plan)
+    return plan
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    order: int
-    source: str
-    document: str
-    size: int
-    chars: int
-
-
-_Levels = dict[str, dict[str, _Unit]]  # "source" or "document" -> name -> unit
-
-
-def _survey(kept: Path, labels: Mapping[str, str], total: int) -> tuple[dict[str, _Levels], dict[str, list[_Row]]]:
-    """Of each source: its rows without their text, and its units on both levels, "source" (file) and "document"."""
-    units: dict[str, _Levels] = {}
-    rows: dict[str, list[_Row]] = {}
-    for row in read_rows(kept):
-        label = labels[row["source"]]
-        size = len(row["text"].encode())
-        rows.setdefault(label, []).append(_Row(row["order"], row["source"], row["document"], size, row["chars"]))
-        levels = units.setdefault(label, {"source": {}, "document": {}})
-        found = sample_of(near.shingles(row["text"]), total)
-        for level in levels:
-            unit = levels[level].setdefault(row[level], _Unit())
-            unit.size += size
-            unit.shingles.append(found)
-    return units, rows
-
-
-def _choose_for(
+def _take(
+    setting: Setting,
+    tables: _Tables,
     label: str,
-    levels: _Levels,
-    rows: list[_Row],
-    config: Corpus,
+    level: str,
+    found: Candidates,
     pinned: Collection[str],
-    holdout: Holdout,
-    chosen: set[int],
-    cuts: dict[int, int],
-) -> None:
-    words = {"source": "module" if label == PYTHON_SOURCE else "file", "document": "document"}
-    for level, units in levels.items():
-        names = list(units)
-        if len(names) < 2:
-            continue
-        sizes = {name: unit.size for name, unit in units.items()}
-        joined = [np.concatenate(units[name].shingles) for name in names]
-        family = families(names, joined, config.near_duplicate)
-        taken = choose(sizes, config.heldout_share, pinned=pinned, family=family)
-        if not taken and family:
-            # One family holds nearly everything (forms, statutes): removal of near-duplicates then does the parting.
-            family = {}
-            taken = choose(sizes, config.heldout_share, pinned=pinned)
-        if taken:
-            orders = [row.order for row in rows if getattr(row, level) in taken]
-            chosen.update(orders)
-            holdout.units.update(taken)
-            if level == "document":
-                holdout.by_document.add(label)
-            holdout.report.append(
-                {
-                    "source": label,
-                    "by": words[level],
-                    "units": len(names),
-                    "heldout_units": len(taken),
-                    "families": len(set(family.values())),
-                    "units_in_families": len(family),
-                    "bytes_heldout": sum(sizes[name] for name in taken),
-                    "heldout": sorted(taken)[:_NAMED],
-                }
-            )
-            return
-    _cut_tails(label, rows, config.heldout_share, holdout, chosen, cuts)
+    total: int,
+    plan: Plan,
+) -> bool:
+    """Whether whole units of this level could be held out."""
+    config = setting.config
+    if found.count < 2:
+        return False
+    names = list(found.sizes)
+    wanted = set(names)
+    shingles: dict[str, list[near.Shingles]] = {name: [] for name in names}
+    for rows in _batched(tables.rows(lambda row: row["label"] == label and row[level] in wanted)):
+        hashes, offsets = near.shingles_of([row["text"] for row in rows])
+        for place, row in enumerate(rows):
+            shingles[row[level]].append(sample_of(hashes[offsets[place] : offsets[place + 1]], total))
+    joined = [np.concatenate([np.empty(0, np.uint64), *shingles[name]]) for name in names]
+    family = families(names, joined, config.near_duplicate)
+    share = min(config.heldout_share, _MOST_HELDOUT / max(1, found.total))
+    taken = choose(found.sizes, share, pinned=pinned, family=family, total=found.total)
+    if not taken and family:
+        # One family holds nearly everything (forms, statutes): removal of near-duplicates then does the parting.
+        family = {}
+        taken = choose(found.sizes, share, pinned=pinned, total=found.total)
+    if not taken:
+        return False
+    plan.taken[label] = (level, frozenset(taken))
+    plan.report.append({
+        "source": label, "by": "module" if label == PYTHON_SOURCE and level == "source" else LEVELS[level],
+        "units": found.count, "heldout_units": len(taken), "families": len(set(family.values())),
+        "units_in_families": len(family), "bytes_heldout": sum(found.sizes[name] for name in taken),
+        "heldout": sorted(taken)[:_NAMED],
+    })  # fmt: skip
+    return True
 
 
-def _cut_tails(
-    label: str, rows: list[_Row], share: float, holdout: Holdout, chosen: set[int], cuts: dict[int, int]
-) -> None:
-    """Hold out the end of each document: whole rows of it, and in `cuts` how many last characters of one row."""
-    documents: dict[str, list[_Row]] = {}
+def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    held = 0
     for row in rows:
-        documents.setdefault(row.document, []).append(row)
+        batch.append(row)
+        held += len(row["text"])
+        if held > BATCH:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _cut_tails(setting: Setting, tables: _Tables, label: str, plan: Plan) -> None:
+    """Hold out the end of each document: whole rows of it, and how many last characters of one row."""
+    share, total = setting.config.heldout_share, 0
+    documents: dict[str, list[tuple[str, int]]] = {}
+    for table in tables.narrow():
+        own = table.filter(pc.equal(table.column("label"), label))
+        total += sum(own.column("size").to_pylist())
+        for name, document, chars in zip(
+            *(own.column(n).to_pylist() for n in ("id", "document", "chars")), strict=True
+        ):
+            documents.setdefault(document, []).append((name, chars))
     for pieces in documents.values():
-        wish = share * sum(piece.chars for piece in pieces)
-        for piece in reversed(pieces):
-            if piece.chars <= wish:
-                chosen.add(piece.order)
-                wish -= piece.chars
-            else:
-                if wish >= 1:
-                    cuts[piece.order] = round(wish)
+        wish = share * sum(chars for _, chars in pieces)
+        for name, chars in reversed(pieces):
+            plan.cuts[name] = round(min(wish, chars))
+            wish -= chars
+            if wish < 1:
                 break
-    total = sum(piece.size for piece in rows)
-    holdout.report.append({"source": label, "by": "tail", "units": len(documents), "heldout_units": len(documents)})
-    holdout.notes.append(
+    plan.report.append({"source": label, "by": "tail", "units": len(documents), "heldout_units": len(documents)})
+    plan.notes.append(
         f"{label}: too few documents to hold whole ones out; the last {share:.0%} of each is held out, about "
         f"{share * total:,.0f} of {total:,} bytes, so the score says how the model continues these texts, not how it reads new ones"
     )
 
 
-def _parts(row: dict[str, Any], chosen: set[int], cuts: dict[int, int]) -> list[tuple[str, bool]]:
-    if row["order"] in chosen:
-        return [(row["text"], True)]
-    if row["order"] not in cuts:
-        return [(row["text"], False)]
-    text = row["text"]
-    at = cut_at_paragraph(text, cuts[row["order"]] / len(text))
-    parts = [(text[:at].rstrip("\n"), False), (text[at:].strip("\n"), True)]
-    return [part for part in parts if part[0].strip()]
-
-
-def _write_heldout(held: list[dict[str, Any]], common: list[str], config: Corpus, path: Path, step: Step) -> None:
-    # `common` is what is always trained on (built-ins, language reference): where a held-out module quotes it, the
-    # quotation is not judged, because it cannot be taken out of the other side.
+def write_heldout(setting: Setting, plan: Plan, pinned: Collection[str], out: Path) -> tuple[Step, TableWriter]:
+    """The table to judge by. `pinned` units (built-ins, language reference) are always trained on: where a held-out module
+    quotes them, the quotation is not judged, because it cannot be taken out of the other side."""
+    tables, step = _Tables(setting), Step("held-out text judged once")
+    held: list[Row] = []
+    for row in tables.rows(lambda row: row["id"] in plan.cuts or _is_taken(plan, row)):
+        _, text = plan.parts(row)
+        if text.strip():
+            held.append({**row, "text": text, "chars": len(text)})
+    common = [row["text"] for row in tables.rows(lambda row: row["source"] in pinned)] if pinned else []
     sources = [row["text"] for row in held if row["kind"] == "source"]
     indices = {"documented in its source": near.index_of(sources), "quoted from the built-ins": near.index_of(common)}
-    with TableWriter(path, WORK_SCHEMA) as writer:
+    with TableWriter(out, FINAL_SCHEMA) as writer:
         for row in held:
             step.enter(len(row["text"].encode()))
             for reason, index in indices.items():
-                if row["kind"] == "source" and reason == "documented in its source":
+                if not len(index) or (row["kind"] == "source" and reason == "documented in its source"):
                     continue
-                change = near.take_out(index, row["text"], config.near_duplicate, row["kind"] == "source")
+                change = near.take_out(index, row["text"], setting.config.near_duplicate, row["kind"] == "source")
                 if change.whole or change.passages:
                     step.remove(reason, row["source"], change.sample, count=max(1, change.passages))
                 row["text"] = change.text
             row["chars"] = len(row["text"])
-            if row["chars"] < config.min_chars:
-                step.removed[f"under {config.min_chars} characters"] += 1
+            if row["chars"] < setting.config.min_chars:
+                step.removed[f"under {setting.config.min_chars} characters"] += 1
                 continue
             step.leave(len(row["text"].encode()))
-            writer.add(row)
+            writer.add({**row, "source": _unit(plan, row)})
+    return step, writer
+
+
+def _is_taken(plan: Plan, row: Row) -> bool:
+    level, names = plan.taken.get(row["label"], ("document", frozenset[str]()))
+    return row[level] in names
+
+
+def _unit(plan: Plan, row: Row) -> str:
+    """What the judge draws as a whole: the unit of the split."""
+    by_document = plan.taken.get(row["label"], ("source",))[0] == "document"
+    return str(row["document"] if by_document else row["source"])
+
+
+class Separate:
+    """The job of the last pass: what is trained on, without what is held out and what nearly duplicates it."""
+
+    def __init__(self, setting: Setting, plan: Plan, heldout: Path) -> None:
+        self.setting, self.plan, self.heldout = setting, plan, heldout
+
+    @cached_property
+    def index(self) -> near.Shingles:
+        """The shingles of all held-out text, made once by each process."""
+        batches = read_batches(self.heldout, BATCH)
+        return near.index_of(row["text"] for rows in batches for row in rows)
+
+    def __call__(self, part: str) -> None:
+        """Separate one part and put it on the shelf."""
+        facts: dict[str, Any] = {"changed": 0, "languages": {}}
+        out, away = (Step(name) for name in STEPS)
+        with self.setting.shelf(SHELF).writing(part, facts) as folder:
+            with TableWriter(folder / DOCUMENTS, WORK_SCHEMA) as writer:
+                for rows in read_batches(self.setting.shelf(FINISHED).file(part, DOCUMENTS), BATCH):
+                    for row in self._without_copies(list(self._without_held(rows, out)), away):
+                        row["source"] = _unit(self.plan, row)
+                        facts["changed"] += bool(row["changed"])
+                        languages = facts["languages"]
+                        languages[row["lang"]] = languages.get(row["lang"], 0) + len(row["text"].encode())
+                        writer.add(row)
+            facts |= {"rows": writer.rows, "bytes": writer.bytes, "steps": [out.report(), away.report()]}
+
+    def _without_held(self, rows: list[Row], step: Step) -> Iterator[Row]:
+        for row in rows:
+            step.enter(len(row["text"].encode()))
+            text, held = self.plan.parts(row)
+            step.removed["held out"] += bool(held.strip())
+            if text.strip():
+                if text != row["text"]:
+                    row |= {"text": text, "chars": len(text), "changed": True}
+                step.leave(len(text.encode()))
+                yield row
+
+    def _without_copies(self, rows: list[Row], step: Step) -> Iterator[Row]:
+        threshold, least = self.setting.config.near_duplicate, self.setting.config.min_chars
+        for row, hits in zip(rows, _hits(self.index, [row["text"] for row in rows]), strict=True):
+            step.enter(len(row["text"].encode()))
+            if hits >= near.MIN_SHINGLES:
+                change = near.take_out(self.index, row["text"], threshold, row["kind"] == "source")
+                if change.whole:
+                    step.remove("whole document", row["source"], change.sample)
+                    continue
+                if change.passages:
+                    step.remove("passage of a longer document", row["source"], change.sample, count=change.passages)
+                    if len(change.text) < least:
+                        step.remove("document too short without its copied passages", row["source"], change.sample)
+                        continue
+                    row |= {"text": change.text, "chars": len(change.text), "changed": True}
+            step.leave(len(row["text"].encode()))
+            yield row
+
+
+def _hits(index: near.Shingles, texts: Sequence[str]) -> list[int]:
+    """How many shingles of each text stand in the index."""
+    hashes, offsets = near.shingles_of(texts)
+    sums = np.concatenate([[0], np.cumsum(near.known(index, hashes))])
+    return [int(n) for n in sums[offsets[1:]] - sums[offsets[:-1]]]

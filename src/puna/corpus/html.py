@@ -1,12 +1,15 @@
-"""The main text of a web page.
+"""A web page's encoding, and the text of pages that are too hostile for a parser (`extract` reads the others).
 
-Comes in: a page's markup. Goes out: its text, one block a line, without navigation, scripts and forms.
+Comes in: a page's bytes or markup. Goes out: its text, one block a line, without navigation, scripts and forms.
 Must never happen: time that grows faster than the page. The standard `html.parser` needs over ten seconds for 200 kB of
 "<!--" on Python 3.11 (CVE-2025-6069), so this scanner reads from left to right and never goes back.
 """
 
+import io
 import re
 from html import unescape
+
+from puna.corpus import streams
 
 _DROP_TAGS = """
 script style noscript template svg math nav header footer aside button select option iframe object figure canvas video audio
@@ -30,10 +33,30 @@ _MAIN_SHARE = 0.3  # of the page's text: a smaller <main> or <article> is a teas
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s{0,8}=\s{0,8}["']?\s{0,8}([A-Za-z0-9_:.-]{2,40})""", re.IGNORECASE)
 
 
-def declared_charset(head: bytes) -> str | None:
-    """The encoding that a page's first 4 kB declare in a <meta>, in lower case."""
-    found = _CHARSET.search(head[:4096])
-    return found.group(1).decode("ascii").lower() if found else None
+_HEAD = 1 << 16  # bytes in which a page declares its encoding
+
+# Encodings that a page may declare, as browsers read them. An open list would let a page name "punycode" or "unicode_escape".
+_DECLARED = {
+    "gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932",
+    "euc-jp": "euc_jp", "euc-kr": "cp949", "iso-8859-1": "cp1252", "koi8-r": "koi8_r",
+    **{f"windows-{page}": f"cp{page}" for page in range(1250, 1259)},
+    **{f"iso-8859-{part}": f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)},
+}  # fmt: skip
+
+
+def decode_page(data: bytes, charset: str = "") -> tuple[str, str] | None:
+    """A page's markup and the name of its encoding; None if it is binary or in no known encoding.
+
+    What is whole UTF-8, or has a mark of byte order, is that, whatever the page says. Else the first known encoding that
+    the server (`charset`) or a <meta> names, where "UTF-8" does not count, since it is not true. Else a guess.
+    """
+    encoding = streams.encoding_of(io.BytesIO(data))
+    if encoding is None or encoding.name.endswith("guessed"):
+        names = [charset, *(name.decode("ascii") for name in _CHARSET.findall(data[:_HEAD]))]
+        codec = next((_DECLARED[name] for name in map(str.lower, names) if name in _DECLARED), None)
+        if codec is not None and b"\0" not in data[:_HEAD]:
+            encoding = streams.Encoding(f"{codec}, declared", codec, "replace")
+    return None if encoding is None else (data.decode(encoding.codec, encoding.errors), encoding.name)
 
 
 class _Page:

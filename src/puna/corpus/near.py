@@ -9,62 +9,66 @@ texts of one kind well below 0.2.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-Shingles = npt.NDArray[np.uint64]
+from puna.corpus import segment
+
+Shingles = segment.Hashes
 
 WORDS, CHARACTERS = 5, 10
 MIN_SHINGLES = 8  # fewer say nothing
 PASSAGE_BYTES = 400  # smallest passage that is judged by itself
 _LARGE_BYTES = 4000
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7a3"
-_TOKEN = re.compile(f"[{_CJK}]|[^\\W{_CJK}]+")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _TOP_LEVEL = re.compile(r"\n[ \t]*\n(?=[^\s)\]}])")
-_FIRST_CJK = "\u3040"
+_STEP = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def shingles(text: str) -> Shingles:
     """The hashes of a text's shingles, in order: shape (n,), n at most its number of words and characters."""
-    tokens = _TOKEN.findall(text.lower())
-    if len(tokens) < WORDS:
-        return np.empty(0, np.uint64)
-    codes = _mix(np.array([crc32(token.encode()) for token in tokens], np.uint64))
-    words = _windows(codes, WORDS)
-    cjk = np.array([len(token) == 1 and token >= _FIRST_CJK for token in tokens])
-    if not cjk.any():
-        return words
-    characters = _windows(codes, CHARACTERS)
-    starts = cjk[: len(words)]
-    return np.concatenate([words[~starts], characters[cjk[: len(characters)]]])
+    return shingles_of([text])[0]
 
 
-def _mix(values: Shingles) -> Shingles:
-    # The finaliser of splitmix64 (Steele et al. 2014) spreads 32-bit sums over 64 bits.
-    with np.errstate(over="ignore"):
-        values = (values + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def shingles_of(texts: Sequence[str]) -> tuple[Shingles, segment.Places]:
+    """The shingles of many texts: hashes (s,) and offsets (len(texts) + 1,); text i has hashes[offsets[i]:offsets[i + 1]]."""
+    return shingles_in(segment.segment(texts))
+
+
+def shingles_in(batch: segment.Batch) -> tuple[Shingles, segment.Places]:
+    """As shingles_of, of texts that are cut into tokens already."""
+    count = len(batch.codes)
+    limit = np.repeat(batch.offsets[1:], np.diff(batch.offsets))
+    places = np.arange(count)
+    words = np.flatnonzero(~batch.cjk & (places + WORDS <= limit))
+    codes = np.empty(count, np.uint64)
+    codes[words] = _windows(batch.codes, WORDS)[words]
+    kept = np.zeros(count, bool)
+    kept[words] = True
+    if batch.cjk.any():
+        characters = np.flatnonzero(batch.cjk & (places + CHARACTERS <= limit))
+        codes[characters] = _windows(batch.codes, CHARACTERS)[characters]
+        kept[characters] = True
+    return segment.mix(codes[kept]), np.concatenate(
+        [np.zeros(1, np.int64), np.cumsum(segment.per_text(kept, batch.offsets))]
+    )
 
 
 def _windows(codes: Shingles, length: int) -> Shingles:
-    count = max(0, len(codes) - length + 1)
-    total = np.zeros(count, np.uint64)
-    with np.errstate(over="ignore"):
-        for offset in range(length):
-            total = total * np.uint64(0x100000001B3) + codes[offset : offset + count]
-    return _mix(total)
+    """The polynomial sum of `length` codes from each place on, modulo 2^64: (max(0, len(codes) - length + 1),)."""
+    total = np.zeros(max(0, len(codes) - length + 1), np.uint64)
+    for offset in range(length):
+        total *= _STEP
+        total += codes[offset : offset + len(total)]
+    return total
 
 
 def index_of(texts: Iterable[str]) -> Shingles:
     """The sorted, distinct shingles of many texts."""
-    parts = [shingles(text) for text in texts]
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    return np.unique(shingles_of(list(texts))[0])
 
 
 def known(index: Shingles, found: Shingles) -> npt.NDArray[np.bool_]:
@@ -77,8 +81,15 @@ def known(index: Shingles, found: Shingles) -> npt.NDArray[np.bool_]:
 
 def containment(index: Shingles, text: str) -> float:
     """The share of a text's shingles that stand in `index`; 0 for a text with under MIN_SHINGLES of them."""
-    found = shingles(text)
-    return float(known(index, found).mean()) if len(found) >= MIN_SHINGLES else 0.0
+    return float(contained(index, [text])[0])
+
+
+def contained(index: Shingles, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The containment of each of n texts in `index`: (n,)."""
+    found, offsets = shingles_of(texts)
+    counts = np.diff(offsets)
+    hits = segment.per_text(known(index, found), offsets)
+    return np.where(counts >= MIN_SHINGLES, hits / np.maximum(counts, 1), 0.0)
 
 
 def passages(text: str, code: bool) -> list[str]:
@@ -135,7 +146,7 @@ def take_out(index: Shingles, text: str, threshold: float, code: bool) -> Kept:
     if hits.sum() < MIN_SHINGLES:
         return Kept(text, 0, 0, "", False)
     parts = passages(text, code)
-    copied = [containment(index, part) >= threshold for part in parts]
+    copied = contained(index, parts) >= threshold
     gone = [part for part, is_copy in zip(parts, copied, strict=True) if is_copy]
     lost = sum(len(part.encode()) for part in gone)
     if lost * 2 >= size:

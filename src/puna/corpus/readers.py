@@ -1,55 +1,37 @@
 """A user's own files and folders, as documents.
 
-Comes in: paths from the recipe. Goes out: documents in the order of their names, with counts of what was passed over.
-Must never happen: a file that is passed over without a count, or one that is opened and is not a regular file.
+Comes in: paths from the recipe. Goes out: documents in the order of their names, with counts of what was passed over; HTML as
+markup, which `extract` turns into text later and in parallel. Big files are read in parts: a document's id and text are
+the same in whichever parts. Must never happen: a file that is passed over without a count, or one that is opened and is not a
+regular file.
 """
 
-import csv
-import json
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from puna.corpus import html, streams
-from puna.corpus.documents import Document, language_of
-from puna.corpus.fields import TextField
+from puna.corpus import archives, html, pdf, rows, streams, warc
+from puna.corpus.compressed import COMPRESSED as COMPRESSED
+from puna.corpus.compressed import SHORT, Hostile, open_bytes
+from puna.corpus.documents import Document
+from puna.corpus.fields import parse_json as parse_json
+from puna.corpus.tally import Tally as Tally
 from puna.errors import PunaError
 
 TEXT = frozenset([".txt", ".md", ".markdown", ".rst", ".text"])
 HTML = frozenset([".html", ".htm", ".xhtml"])
 LINES = frozenset([".jsonl", ".ndjson", ".jsonlines"])
 TABLE = frozenset([".csv", ".tsv"])
-SUFFIXES = TEXT | HTML | LINES | TABLE | {".json", ".parquet"}
-COMPRESSED = frozenset([".gz", ".zst"])
+WARC = frozenset([".warc", ".wet"])
+ARCHIVES = frozenset([".tar", ".zip"])
+WHOLE = frozenset([".parquet", ".pdf", ".zip"])  # what is never compressed once more
+SUFFIXES = TEXT | HTML | LINES | TABLE | WARC | ARCHIVES | WHOLE | {".json"}
 RUN_MARKS = frozenset(["ledger.jsonl", "seed.json"])  # the two files that every run's folder holds
-_FLUSH = 16 << 20  # characters of a text file held at once; a longer file becomes several documents of one source
-_CSV_FIELD = 16 << 20  # characters; a quote that is never closed ends here
-_PARQUET_ROWS = 256
-_PARQUET_RATIO = 2000  # text over file bytes; dictionary pages can claim petabytes in kilobytes
-_PARQUET_FLOOR = 1 << 30
-
-# Encodings that a page may declare, as browsers read them. An open list would let a page name "punycode" or "unicode_escape".
-_DECLARED = {
-    "gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932",
-    "euc-jp": "euc_jp", "euc-kr": "cp949", "iso-8859-1": "cp1252", "koi8-r": "koi8_r",
-    **{f"windows-{page}": f"cp{page}" for page in range(1250, 1259)},
-    **{f"iso-8859-{part}": f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)},
-}  # fmt: skip
-
-
-@dataclass
-class Tally:
-    """What the readers passed over, and how they decoded what they read."""
-
-    encodings: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
+_PIECE = 16 << 20  # bytes of a text file; a longer file becomes several documents of one source
+_PAGE = 32 << 20  # bytes of an HTML file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +40,15 @@ class SourceFile:
 
     path: Path
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A part of a file: bytes [start, stop) of lines or text, row groups of Parquet, else (0, None) for all of it."""
+
+    file: SourceFile
+    start: int = 0
+    stop: int | None = None
 
 
 def list_files(root: Path, label: str, tally: Tally | None = None) -> list[SourceFile]:
@@ -113,153 +104,158 @@ def readable_name(name: str) -> str:
 
 
 def _known() -> str:
-    return f"{' '.join(sorted(SUFFIXES))}, also as .gz and .zst"
+    return f"{' '.join(sorted(SUFFIXES))}, most of them also as {' '.join(sorted(COMPRESSED))}"
 
 
-def kind_of(path: Path) -> str | None:
-    """The suffix that says how a file is read, without .gz or .zst; None for an unknown one."""
+def kind_of(path: PurePosixPath | Path) -> str | None:
+    """The suffix that says how a file is read, without .gz and its like; None for an unknown one."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes:
+        suffixes[-1:] = [".tar", SHORT[suffixes[-1]]] if suffixes[-1] in SHORT else suffixes[-1:]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
-        if suffixes and suffixes[-1] == ".parquet":
+        if suffixes and suffixes[-1] in WHOLE:
             return None
     return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
 
 
+def splits_of(file: SourceFile, target_bytes: int) -> list[Split]:
+    """The parts of a file, of about `target_bytes` where its kind can be read from the middle; else the file.
+
+    The documents of all parts together, their ids and their order are those of the whole file.
+    """
+    if target_bytes < 1:
+        raise ValueError(f"target_bytes must be positive; got {target_bytes}")
+    kind, size = kind_of(file.path), file.path.stat().st_size
+    marks = [0]
+    if size > target_bytes and kind == ".parquet":
+        held = 0
+        for group, packed in enumerate(rows.parquet_groups(file.path)):
+            if held >= target_bytes:
+                marks.append(group)
+                held = 0
+            held += packed
+    elif size > target_bytes and (kind in LINES or (kind in TEXT and size > _PIECE)) and rows.splittable(file.path):
+        step = target_bytes if kind in LINES else max(1, target_bytes // _PIECE) * _PIECE
+        marks = list(range(0, size, step))
+    return [Split(file, start, stop) for start, stop in zip(marks, [*marks[1:], None], strict=True)]
+
+
 def read_file(file: SourceFile, text_field: str | None, licence: str, tally: Tally) -> Iterator[Document]:
-    """The documents of one file. Raises PunaError for a damaged or hostile file, or where no text field is found."""
+    """The documents of a whole file, as `read_split` gives them."""
+    return read_split(Split(file), text_field, licence, tally)
+
+
+def read_split(split: Split, text_field: str | None, licence: str, tally: Tally) -> Iterator[Document]:
+    """The documents of one part of a file; `kind` "html" has markup as its text, and `lang` is always "und".
+
+    Bad records are counted in `tally`. Raises PunaError where no text field is found, or nothing but bad records is in the file;
+    Hostile, a PunaError too, where it goes over a limit (a bomb).
+    """
+    file = split.file
     kind = kind_of(file.path)
-    if kind == ".parquet":
-        texts: Iterator[tuple[str, str]] = _parquet(file.path, text_field, tally)
+    if kind in ARCHIVES:
+        yield from _archive(file, text_field, licence, tally)
+        return
+    for row, text, form, url in _texts(split, kind or "", text_field, tally):
+        yield Document(f"{file.name}{row}", text, file.name, form, licence, "und", url)
+
+
+def _texts(split: Split, kind: str, text_field: str | None, tally: Tally) -> Iterator[tuple[str, str, str, str]]:
+    # (name of the row, text or markup, kind of document, address)
+    path = split.file.path
+    if kind in WARC:
+        for page in warc.pages(path, tally):
+            yield f"#{page.number}", page.text, "html" if page.markup else "text", page.url
+    elif kind in HTML:
+        if markup := _page(path, tally):
+            yield "", markup, "html", ""
+    elif kind == ".pdf":
+        if text := pdf.text_of(path, tally):
+            yield "", text, "text", ""
     else:
-        encoding = _encoding(file.path, kind or "", tally)
-        if encoding is None:
+        for row, text in _rows(split, kind, text_field, tally):
+            yield row, text, "text", ""
+
+
+def _rows(split: Split, kind: str, text_field: str | None, tally: Tally) -> Iterator[tuple[str, str]]:
+    path = split.file.path
+    if kind == ".parquet":
+        yield from rows.parquet(path, text_field, tally, split.start, split.stop)
+        return
+    # Lines are judged one by one, and a text by its first piece: else each part of a file would read all of it.
+    if kind in LINES:
+        encoding = rows.lines_encoding(path)
+    else:
+        encoding = streams.find_encoding(path, lines=False, limit=_PIECE if kind in TEXT else None)
+    if encoding is None or encoding.name == "empty":
+        tally.skipped["empty file" if encoding else "binary file, or in no known encoding"] += 1
+        return
+    if split.start == 0:
+        tally.encodings[encoding.name] += 1
+    if kind in LINES:
+        yield from rows.json_lines(path, encoding, text_field, tally, split.start, split.stop)
+    elif kind in TABLE:
+        yield from rows.table(path, encoding, text_field, tally)
+    elif kind in TEXT:
+        yield from _text(split, encoding, tally)
+    else:
+        yield from rows.whole_json(path, encoding, text_field, tally)
+
+
+def _text(split: Split, encoding: streams.Encoding, tally: Tally) -> Iterator[tuple[str, str]]:
+    path = split.file.path
+    wide = encoding.codec in ("utf-16", "utf-32")
+    codec = "utf-8" if wide else encoding.codec
+    with open_bytes(path, tally.skipped, start=max(0, split.start - 1)) as raw:
+        stream = streams.Utf8(raw, encoding.codec) if wide else raw
+        pieces = streams.byte_pieces(stream, split.start, split.stop, _PIECE, tally.skipped)
+        first = next(pieces, None)
+        if first is None:
+            if split.start == 0:
+                tally.skipped["empty file"] += 1
             return
-        if kind in TEXT:
-            texts = _plain(file.path, encoding)
-        elif kind in HTML:
-            texts = iter([("", html.main_text(streams.read_whole(file.path, encoding)))])
-        elif kind in LINES:
-            texts = _json_lines(file.path, encoding, text_field, tally)
-        elif kind in TABLE:
-            texts = _csv(file.path, encoding, text_field, tally)
+        second = next(pieces, None)
+        packed = path.suffix.lower() in COMPRESSED
+        numbered = second is not None if packed else path.stat().st_size > _PIECE
+        for number, data in chain([first], [second] if second else [], pieces):
+            yield f"#{number}" if numbered else "", data.decode(codec, encoding.errors)
+
+
+def _page(path: Path, tally: Tally) -> str:
+    with open_bytes(path, tally.skipped) as stream:
+        data = streams.read_all(stream, _PAGE + 1)
+    if len(data) > _PAGE:
+        tally.skipped[f"page over {_PAGE >> 20} MiB"] += 1
+        return ""
+    decoded = html.decode_page(data)
+    if decoded is None or decoded[1] == "empty":
+        tally.skipped["empty file" if decoded else "binary file, or in no known encoding"] += 1
+        return ""
+    tally.encodings[decoded[1]] += 1
+    return decoded[0]
+
+
+def _archive(file: SourceFile, text_field: str | None, licence: str, tally: Tally) -> Iterator[Document]:
+    def suffix_of(name: str) -> str | None:
+        path = PurePosixPath(name)
+        kind = kind_of(path)
+        if path.name.startswith(".") or "__MACOSX" in path.parts:
+            tally.skipped["hidden file"] += 1
+        elif kind in ARCHIVES or path.suffix.lower() in (".7z", ".rar"):
+            tally.skipped["archive inside an archive"] += 1
+        elif kind is None:
+            tally.skipped[f"unknown kind {path.suffix.lower()[:20] or '(no suffix)'}"] += 1
         else:
-            texts = _json(file.path, encoding, text_field, tally)
-    for row, text in texts:
-        yield Document(f"{file.name}{row}", text, file.name, "text", licence, language_of(text))
-
-
-def _encoding(path: Path, kind: str, tally: Tally) -> streams.Encoding | None:
-    encoding = streams.find_encoding(path, lines=kind in TEXT | LINES)
-    if kind in HTML and (encoding is None or encoding.name.endswith("guessed")):
-        with streams.open_bytes(path) as stream:
-            declared = html.declared_charset(stream.read(4096))
-        if codec := _DECLARED.get(declared or ""):
-            encoding = streams.Encoding(f"{codec}, declared", codec, "replace")
-    if encoding is None:
-        tally.skipped["binary file, or in no known encoding"] += 1
+            packed = path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
+            return f"{kind}{packed}"
         return None
-    if encoding.name == "empty":
-        tally.skipped["empty file"] += 1
-        return None
-    tally.encodings[encoding.name] += 1
-    return encoding
 
-
-def _plain(path: Path, encoding: streams.Encoding) -> Iterator[tuple[str, str]]:
-    held: list[str] = []
-    size, number = 0, 0
-    for block in streams.read_blocks(path, encoding):
-        held.append(block)
-        size += len(block)
-        cut = block.rfind("\n") + 1
-        if size > _FLUSH and cut:
-            yield (f"#{number}", "".join([*held[:-1], block[:cut]]))
-            held, number = [block[cut:]], number + 1
-            size = len(held[0])
-    rest = "".join(held)
-    if rest or number == 0:
-        yield (f"#{number}" if number else "", rest)
-
-
-def _json_lines(
-    path: Path, encoding: streams.Encoding, text_field: str | None, tally: Tally
-) -> Iterator[tuple[str, str]]:
-    chosen = TextField(text_field, path, tally.skipped)
-    for number, line in enumerate(streams.read_lines(path, encoding), 1):
-        if line.strip():
-            text = chosen.of(parse_json(line, f"{path}:{number}"))
-            if text is not None:
-                yield (f"#{number}", text)
-    chosen.check()
-
-
-def _json(path: Path, encoding: streams.Encoding, text_field: str | None, tally: Tally) -> Iterator[tuple[str, str]]:
-    value = parse_json(streams.read_whole(path, encoding), str(path))
-    chosen = TextField(text_field, path, tally.skipped)
-    for number, row in enumerate(value if isinstance(value, list) else [value], 1):
-        text = chosen.of(row)
-        if text is not None:
-            yield (f"#{number}", text)
-    chosen.check()
-
-
-def parse_json(text: str, where: str) -> Any:
-    """A JSON value from a stranger; PunaError for bad syntax, too deep nesting and absurd numbers."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise PunaError("JSON is nested too deep", where=where) from error
-    except ValueError as error:
-        raise PunaError(f"is not valid JSON ({error})", where=where) from error
-
-
-def _csv(path: Path, encoding: streams.Encoding, text_field: str | None, tally: Tally) -> Iterator[tuple[str, str]]:
-    chosen = TextField(text_field, path, tally.skipped)
-    lines = streams.read_lines(path, encoding)
-    first = next(lines, "").lstrip("\ufeff")
-    delimiter = max(",;\t|", key=first.count)
-    header = next(csv.reader([first], delimiter=delimiter), [])
-    before = csv.field_size_limit(_CSV_FIELD)
-    try:
-        for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 2):
-            if values:
-                if len(values) > len(header):
-                    tally.skipped["row with more fields than the header"] += 1
-                    continue
-                text = chosen.of(dict(zip(header, values, strict=False)))
-                if text is not None:
-                    yield (f"#{number}", text)
-    except csv.Error as error:
-        raise PunaError(f"is not valid CSV ({error})", where=str(path)) from error
-    finally:
-        csv.field_size_limit(before)
-    chosen.check()
-
-
-def _parquet(path: Path, text_field: str | None, tally: Tally) -> Iterator[tuple[str, str]]:
-    limit = max(_PARQUET_FLOOR, _PARQUET_RATIO * path.stat().st_size)
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-            chosen = TextField(text_field, path, tally.skipped)
-            name = chosen.among(schema.names, strings)
-            if name not in strings:
-                raise PunaError(f"the field {name!r} holds {schema.field(name).type} and not text", where=str(path))
-        # A dictionary column stays a dictionary: its values are not copied once for each row that repeats them.
-        with pq.ParquetFile(path, read_dictionary=[name]) as file:
-            number = used = 0
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=[name]):
-                for value in batch.column(0):
-                    number += 1
-                    text = value.as_py()
-                    if text is None:
-                        tally.skipped["row without text"] += 1
-                        continue
-                    used += len(text)
-                    if used > limit:
-                        raise PunaError("expands to far over its size", where=str(path))
-                    yield (f"#{number}", text)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise PunaError(f"is not a Parquet file that can be read ({error})", where=str(path)) from error
+    for member in archives.members(file.path, suffix_of, tally):
+        inside = SourceFile(member.path, f"{file.name}/{readable_name(member.name)}")
+        try:
+            yield from read_split(Split(inside), text_field, licence, tally)
+        except Hostile as error:
+            raise Hostile(error.what, where=f"{file.path}: {member.name}", mend=error.mend) from error
+        except PunaError:
+            tally.skipped["archive member that cannot be read"] += 1

@@ -1,47 +1,57 @@
-"""The recipe's sources: the running Python, and the user's files and folders.
+"""The recipe's sources: the running Python, the user's files and folders, data sets on a hub.
 
-Comes in: `[corpus]`. Goes out: their documents in a fixed order, their digests, what was passed over. Must never happen: a
-path of this machine inside an artefact; sources are known by their last name.
+Comes in: `[corpus]`. Goes out: each source with its label, and its digest. Must never happen: a path of this machine inside an
+artefact; sources are known by their last name.
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.corpus import python, readers, streams
-from puna.corpus.documents import Document
-from puna.corpus.readers import SourceFile, Tally
+from puna.corpus import hub, python, readers, streams
+from puna.corpus.readers import SourceFile
 from puna.errors import PunaError
 from puna.files import file_sha256
-from puna.progress import Progress
-from puna.recipe.schema import PYTHON_SOURCE, Corpus
+from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE, Corpus
 
 
 @dataclass(frozen=True, slots=True)
-class UserSource:
-    """One file or folder of the user's, and the name under which its documents go."""
+class NamedSource:
+    """One source, the label under which its documents go, and what the recipe says of it."""
 
-    root: Path
+    path: str
     label: str
+    licence: str
+    profile: str
+    weight: float
+    max_epochs: float | None
+
+    @property
+    def hub(self) -> bool:
+        """Whether it is a data set on a hub."""
+        return self.path.startswith(HUB_PREFIX)
 
 
-def user_sources(config: Corpus) -> list[UserSource]:
-    """The sources that are paths. Two of one name are told apart by a number."""
-    found: list[UserSource] = []
-    taken = {PYTHON_SOURCE}
-    for source in config.sources:
-        if source == PYTHON_SOURCE:
-            continue
-        root = Path(source).expanduser()
-        base = readers.readable_name(root.resolve().name) or "root"
+def all_sources(config: Corpus) -> list[NamedSource]:
+    """The sources in the recipe's order. Two of one name are told apart by a number."""
+    found: list[NamedSource] = []
+    taken: set[str] = set()
+    for source in config.named:
+        base = _label(source.path)
         label, number = base, 2
-        while label in taken:
+        while label in taken or (label == PYTHON_SOURCE and source.path != PYTHON_SOURCE):
             label, number = f"{base}~{number}", number + 1
         taken.add(label)
-        found.append(UserSource(root, label))
+        own = source.licence or (python.LICENCE if source.path == PYTHON_SOURCE else config.licence)
+        found.append(NamedSource(source.path, label, own, source.profile, source.weight, source.max_epochs))
     return found
+
+
+def _label(path: str) -> str:
+    if path == PYTHON_SOURCE or path.startswith(HUB_PREFIX):
+        return path
+    return readers.readable_name(Path(path).expanduser().resolve().name) or "root"
 
 
 def digest_of_files(files: list[SourceFile], label: str, licence: str) -> dict[str, Any]:
@@ -59,33 +69,44 @@ def digest_of_files(files: list[SourceFile], label: str, licence: str) -> dict[s
 
 
 def source_digest(config: Corpus) -> dict[str, Any]:
-    """What the stage graph hashes as this stage's input: {"sources": [{"name", "digest", "files", "bytes", "licence"}]}.
+    """What the stage graph hashes as this stage's input: the sources, and the other files that the stages read.
 
-    Raises PunaError where a source is missing, unreadable or holds nothing that can be read.
+    {"sources": [{"name", "digest", "files", "bytes", "licence"}], "others": {key: SHA-256}}. Raises PunaError where one is
+    missing, unreadable or holds nothing that can be read.
     """
     found: list[dict[str, Any]] = []
-    if PYTHON_SOURCE in config.sources:
-        found.append(python.digest())
-    for source in user_sources(config):
-        files = readers.list_files(source.root, source.label)
-        found.append(digest_of_files(files, source.label, config.licence))
-    return {"sources": found}
+    for source in all_sources(config):
+        if source.path == PYTHON_SOURCE:
+            found.append(python.digest())
+        elif source.hub:
+            found.append({**hub.list_dataset(source.path).digest(), "name": source.label, "licence": source.licence})
+        else:
+            files = readers.list_files(Path(source.path).expanduser(), source.label)
+            found.append(digest_of_files(files, source.label, source.licence))
+    return {"sources": found, "others": {key: _digest(Path(path)) for key, path in other_files(config)}}
 
 
-def read_user_source(source: UserSource, config: Corpus, tally: Tally, progress: Progress) -> Iterator[Document]:
-    """All documents of a user's source. Raises PunaError where not one comes out of it."""
-    files = readers.list_files(source.root, source.label, tally)
-    progress.start(f"reading {source.label}", total=len(files), unit="files")
-    count = 0
-    for number, file in enumerate(files, 1):
-        for document in readers.read_file(file, config.text_field, config.licence, tally):
-            if document.text.strip():
-                count += 1
-                yield document
-            else:
-                tally.skipped["document without text"] += 1
-        progress.update(number, documents=str(count))
-    progress.finish()
-    if count == 0:
-        why = ", ".join(f"{reason}: {n}" for reason, n in sorted(tally.skipped.items()))
-        raise PunaError(f"holds no text ({why or 'its files are empty'})", where=str(source.root))
+def other_files(config: Corpus) -> list[tuple[str, str]]:
+    """(key, path) of the files that a stage reads beside the sources."""
+    named = [
+        ("thresholds", config.thresholds), ("correct.blocklist", config.correct.blocklist), ("safety.words", config.safety.words),
+        *((f"perplexity.reference.{n}", path) for n, path in enumerate(config.perplexity.reference)),
+        *((f"quality.good.{n}", path) for n, path in enumerate(config.quality.good)),
+        *((f"decontaminate.evals.{n}", path) for n, path in enumerate(config.decontaminate.evals)),
+    ]  # fmt: skip
+    return [(key, path) for key, path in named if path is not None]
+
+
+def _digest(path: Path) -> str:
+    try:
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        state = hashlib.sha256()
+        for file in files:
+            state.update(
+                f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode("utf-8", "surrogateescape")
+            )
+    except OSError as error:
+        raise streams.unreadable(path, error) from error
+    if not files:
+        raise PunaError("no such file or folder, or an empty one", where=str(path))
+    return state.hexdigest()

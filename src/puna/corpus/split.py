@@ -20,23 +20,60 @@ _COMMON = 32  # units: of a shingle found in more of them not every pair is coun
 # Of the near-duplicate threshold: joins a family, because what is not joined costs training text when one is held out.
 _ALIKE = 0.6
 _LARGEST = 4  # a held-out unit has at most 1/4 of the held-out bytes where there are enough smaller ones
+_CANDIDATES = 100_000  # units of a source from which the held-out ones are chosen
 _MOST = 0.2  # of all bytes: more is never held out
 
 
 def hash_order(names: Iterable[str]) -> list[str]:
     """Names in the order of their SHA-256."""
-    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return sorted(names, key=_hash)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+class Candidates:
+    """The units of a source and their bytes. Of very many only those that come first by their hash are kept: no later one
+    could be held out, and memory stays bounded. A near-duplicate among the others is taken out of the training side later."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.total = 0  # bytes of all units
+        self._beyond: bytes | None = None  # units whose hash is not below this are not kept
+
+    def add(self, name: str, size: int) -> None:
+        """A row of `size` bytes of the unit `name`."""
+        self.total += size
+        if name in self.sizes:
+            self.sizes[name] += size
+        elif self._beyond is None or _hash(name) < self._beyond:
+            self.sizes[name] = size
+            if len(self.sizes) > 2 * _CANDIDATES:
+                order = hash_order(self.sizes)[:_CANDIDATES]
+                self.sizes = {name: self.sizes[name] for name in order}
+                self._beyond = _hash(order[-1])
+
+    @property
+    def count(self) -> int:
+        """How many units there are, or at least are."""
+        return len(self.sizes)
 
 
 def choose(
-    sizes: Mapping[str, int], share: float, *, pinned: Collection[str] = (), family: Mapping[str, str] | None = None
+    sizes: Mapping[str, int],
+    share: float,
+    *,
+    pinned: Collection[str] = (),
+    family: Mapping[str, str] | None = None,
+    total: int | None = None,
 ) -> set[str]:
-    """The held-out units: about `share` of the bytes in `sizes`, families of near-duplicates whole, none of `pinned`.
+    """The held-out units: about `share` of `total` (the bytes in `sizes`), families of near-duplicates whole, none of `pinned`.
 
     Empty where no choice of whole units stays below a fifth of the bytes.
     """
     family = family or {}
-    total = sum(sizes.values())
+    total = total or sum(sizes.values())
     groups: dict[str, list[str]] = {}
     for name in sizes:
         groups.setdefault(family.get(name, name), []).append(name)

@@ -1,10 +1,11 @@
-"""What each step took away, counted as it happens.
+"""What each step took away, counted as it happens, part by part, and put together again.
 
 Comes in: documents before and after a step. Goes out: the "steps" of corpus.json. Must never happen: a document that
 disappears without a reason and a count.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,10 @@ _SAMPLE_CHARS = 200
 
 @dataclass
 class Step:
-    """One step: what went in, what came out, what was removed for which reason, with a few samples."""
+    """One step: what went in, what came out, what was removed for which reason, with a few samples.
+
+    `removed` counts documents, or the passages and paragraphs that were cut out of documents that stayed.
+    """
 
     name: str
     documents_in: int = 0
@@ -39,7 +43,9 @@ class Step:
         """Something is taken out for `reason`; its first characters are kept for the first few."""
         self.removed[reason] += count
         if sum(sample["reason"] == reason for sample in self.samples) < _SAMPLES:
-            self.samples.append({"reason": reason, "source": source, "text": text[:_SAMPLE_CHARS]})
+            # A lone surrogate is no text that a report could hold.
+            shown = text[:_SAMPLE_CHARS].encode("utf-8", "replace").decode()
+            self.samples.append({"reason": reason, "source": source, "text": shown})
 
     def report(self) -> dict[str, Any]:
         """The step as corpus.json has it."""
@@ -53,3 +59,54 @@ class Step:
             "changed": dict(sorted(self.changed.items())),
             "samples": self.samples,
         }
+
+
+def joined(reports: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The reports of one step over several parts, in reading order, as one report."""
+    total: Step | None = None
+    for report in reports:
+        total = total or Step(report["step"])
+        total.documents_in += report["documents_in"]
+        total.documents_out += report["documents_out"]
+        total.bytes_in += report["bytes_in"]
+        total.bytes_out += report["bytes_out"]
+        total.removed.update(report["removed"])
+        total.changed.update(report["changed"])
+        for sample in report["samples"]:
+            if sum(kept["reason"] == sample["reason"] for kept in total.samples) < _SAMPLES:
+                total.samples.append(sample)
+    if total is None:
+        raise ValueError("there is no part to put together")
+    return total.report()
+
+
+def accounts(steps: list[dict[str, Any]], changed: int) -> dict[str, Any]:
+    """What became of every document that was read: {"documents_in", "kept", "changed", "removed": {step: n}, "split_off"}.
+
+    documents_in + split_off = kept + changed + the sum of removed: `kept` are as they were read, `changed` stay and are not.
+    Raises RuntimeError where a step does not take up what the one before it left: a document was lost or made.
+    """
+    removed: dict[str, int] = {}
+    split_off = 0
+    for before, after in zip(steps, steps[1:], strict=False):
+        for what in ("documents", "bytes"):
+            if before[f"{what}_out"] != after[f"{what}_in"]:
+                raise RuntimeError(
+                    f"{before['step']} left {before[f'{what}_out']} {what}, {after['step']} took {after[f'{what}_in']}"
+                )
+    for step in steps:
+        lost = step["documents_in"] - step["documents_out"]
+        if lost > 0:
+            removed[step["step"]] = lost
+        else:
+            split_off -= lost
+    kept = steps[-1]["documents_out"] - changed
+    if steps[0]["documents_in"] + split_off != kept + changed + sum(removed.values()):
+        raise RuntimeError("the counts of the corpus' steps do not add up")
+    return {
+        "documents_in": steps[0]["documents_in"],
+        "kept": kept,
+        "changed": changed,
+        "removed": removed,
+        "split_off": split_off,
+    }

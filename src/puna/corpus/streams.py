@@ -1,31 +1,26 @@
-"""Bytes of strangers' files as bounded text: decompression, encodings, lines.
+"""Bytes of strangers' files as bounded text: encodings, lines, pieces.
 
 Comes in: a path. Goes out: decoded blocks and lines, none longer than a bound. Must never happen: memory that grows with
-what a file claims (a 2 GB line, a compressed bomb), or a guess at an encoding that is not reported.
+what a file claims (a 2 GB line), or a guess at an encoding that is not reported.
 """
 
 import codecs
-import gzip
+import io
 import re
-import zlib
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import zstandard
+from typing import Any
 
 from puna.corpus.charset import guess_encoding, looks_binary
+from puna.corpus.compressed import Hostile, Readable, open_bytes
+from puna.corpus.compressed import unreadable as unreadable
 from puna.errors import PunaError
 
 LINE_LIMIT = 64 << 20  # bytes of one line
-WHOLE_LIMIT = 256 << 20  # bytes of a file that must be read whole (one JSON value, one HTML page)
-RATIO_LIMIT = 300  # decompressed over compressed bytes; English text under `zstd -19` stays below 10, logs below 100
-RATIO_FLOOR = 64 << 20  # decompressed bytes below which the ratio does not matter
-_WINDOW_LIMIT = 1 << 27  # bytes; what `zstd --long` (27) needs
+WHOLE_LIMIT = 256 << 20  # bytes of a file that must be read whole (one JSON value)
 _BLOCK = 1 << 20
-_ZSTD_BLOCK = 1 << 12  # compressed bytes read at once: what a bomb of 30,000 to 1 gives for it still fits into memory
 _SAMPLE = 1 << 18
 _WHOLE_PER_DAMAGED = 20  # whole characters for each damaged place that make a file UTF-8; other encodings give about 0
 _FOREIGN = re.compile(rb"[\x80-\xff]")
@@ -40,82 +35,6 @@ _BOMS = [
 ]
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _Bounded:
-    """A decompressing stream that stops a bomb while it goes off."""
-
-    def __init__(self, stream: _Readable, path: Path, compressed: int | None) -> None:
-        self._stream, self._path, self._compressed, self._count = stream, path, compressed, 0
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            block = self._stream.read(size)
-        except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
-            raise PunaError(f"damaged compressed file ({error})", where=str(self._path)) from error
-        except OSError as error:
-            raise unreadable(self._path, error) from error
-        self._count += len(block)
-        if (
-            self._compressed is not None
-            and self._count > RATIO_FLOOR
-            and self._count > RATIO_LIMIT * max(1, self._compressed)
-        ):
-            raise PunaError(
-                f"expands to over {RATIO_LIMIT} times its size",
-                where=str(self._path),
-                mend="if it is not a bomb, decompress it first",
-            )
-        return block
-
-
-class _ZstdFrames:
-    """The frames of a .zst file one after the other. The library's own reader takes a file cut short for a whole one."""
-
-    def __init__(self, raw: _Readable) -> None:
-        self._reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
-        self._raw, self._frame, self._read, self._held = raw, self._reader.decompressobj(), b"", b""
-        self._inside = False  # a frame: it has begun and not ended
-
-    def read(self, size: int, /) -> bytes:
-        while not self._held:
-            if not self._read and not (data := self._raw.read(_ZSTD_BLOCK)):
-                if self._inside:
-                    raise EOFError("it ends inside a frame")
-                return b""
-            self._held = self._frame.decompress(self._read or data)
-            self._inside, self._read = not self._frame.eof, b""
-            if self._frame.eof:
-                self._read, self._frame = self._frame.unused_data, self._reader.decompressobj()
-        block, self._held = self._held[:size], self._held[size:]
-        return block
-
-
-def unreadable(path: Path, error: OSError) -> PunaError:
-    """The error for a file or folder that the system will not let us read."""
-    return PunaError(f"cannot be read ({error.strerror or error})", where=str(path))
-
-
-@contextmanager
-def open_bytes(path: Path) -> Iterator[_Readable]:
-    """A file's bytes, decompressed where its name ends in .gz or .zst. Raises PunaError for what cannot be read."""
-    try:
-        raw = open(path, "rb")  # noqa: SIM115 - the next `with` closes it; only its opening is guarded here
-    except OSError as error:
-        raise unreadable(path, error) from error
-    with raw:
-        size = path.stat().st_size
-        suffix = path.suffix.lower()
-        if suffix == ".gz":
-            yield _Bounded(gzip.GzipFile(fileobj=raw), path, size)
-        elif suffix == ".zst":
-            yield _Bounded(_ZstdFrames(raw), path, size)
-        else:
-            yield _Bounded(raw, path, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How a file is decoded. `name` is for the report; `codec` and `errors` are for Python."""
@@ -125,36 +44,44 @@ class Encoding:
     errors: str = "strict"
 
 
-def find_encoding(path: Path, *, lines: bool) -> Encoding | None:
-    """How to decode a file, from one pass over all of its bytes; None if it is binary.
+def find_encoding(path: Path, *, lines: bool, limit: int | None = None) -> Encoding | None:
+    """How to decode a file, from one pass over its bytes (the first `limit` of them); None if it is binary.
 
     A mark of byte order decides; else the whole file as UTF-8; else, if whole UTF-8 characters far outnumber the damaged
     places, UTF-8 with replacement; else a guess from the bytes outside ASCII. With `lines`, a line over LINE_LIMIT raises
     PunaError here.
     """
+    with open_bytes(path, Counter()) as stream:
+        return encoding_of(stream, path, lines=lines, limit=limit)
+
+
+def encoding_of(
+    stream: Readable, path: Path = Path(), *, lines: bool = False, limit: int | None = None
+) -> Encoding | None:
+    """How to decode the bytes of `stream`, as `find_encoding` does; `path` is for errors alone."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    bad = run = whole = 0
+    bad = run = whole = seen = 0
     bom: str | None = None
     head = b""
     sample = bytearray()
-    with open_bytes(path) as stream:
-        while block := stream.read(_BLOCK):
-            if not head:
-                head = block[:8192]
-                bom = next((codec for mark, codec in _BOMS if head.startswith(mark)), None)
-                if bom is None and looks_binary(head):
-                    return None
-            if lines:
-                run = _longest_run(block, run, path)
-            foreign = _FOREIGN.search(block)
-            if foreign is None and decoder.getstate()[0] == b"":
-                continue
-            if foreign is not None and len(sample) < _SAMPLE:
-                sample += block[max(0, foreign.start() - 64) : foreign.start() + _SAMPLE // 8]
-            text = decoder.decode(block)
-            replaced = text.count("\ufffd") - block.count(b"\xef\xbf\xbd")
-            bad += max(0, replaced)
-            whole += sum(map(len, _NOT_ASCII.findall(text))) - replaced
+    while (limit is None or seen < limit) and (block := stream.read(_BLOCK)):
+        seen += len(block)
+        if not head:
+            head = block[:8192]
+            bom = next((codec for mark, codec in _BOMS if head.startswith(mark)), None)
+            if bom is None and looks_binary(head):
+                return None
+        if lines:
+            run = _longest_run(block, run, path)
+        foreign = _FOREIGN.search(block)
+        if foreign is None and decoder.getstate()[0] == b"":
+            continue
+        if foreign is not None and len(sample) < _SAMPLE:
+            sample += block[max(0, foreign.start() - 64) : foreign.start() + _SAMPLE // 8]
+        text = decoder.decode(block)
+        replaced = text.count("\ufffd") - block.count(b"\xef\xbf\xbd")
+        bad += max(0, replaced)
+        whole += sum(map(len, _NOT_ASCII.findall(text))) - replaced
     if not head:
         return Encoding("empty", "utf-8")
     if bom is not None:
@@ -177,15 +104,15 @@ def _longest_run(block: bytes, run: int, path: Path) -> int:
 
 def too_long(path: Path) -> PunaError:
     """The error for a line that is longer than any text has."""
-    return PunaError(
+    return Hostile(
         f"one line is longer than {LINE_LIMIT >> 20} MiB", where=str(path), mend="break it into lines, or leave it out"
     )
 
 
-def read_blocks(path: Path, encoding: Encoding) -> Iterator[str]:
-    """A file's text in blocks of about a mebibyte, never cut inside a character."""
+def read_blocks(path: Path, encoding: Encoding, skipped: Counter[str] | None = None) -> Iterator[str]:
+    """A file's text in blocks of about a mebibyte, never cut inside a character; `skipped` as in `open_bytes`."""
     decoder: Any = codecs.getincrementaldecoder(encoding.codec)(encoding.errors)
-    with open_bytes(path) as stream:
+    with open_bytes(path, skipped) as stream:
         while block := stream.read(_BLOCK):
             if text := decoder.decode(block):
                 yield text
@@ -193,15 +120,15 @@ def read_blocks(path: Path, encoding: Encoding) -> Iterator[str]:
             yield text
 
 
-def read_whole(path: Path, encoding: Encoding) -> str:
-    """A whole file's text; PunaError over WHOLE_LIMIT characters."""
+def read_whole(path: Path, encoding: Encoding, skipped: Counter[str] | None = None, limit: int = WHOLE_LIMIT) -> str:
+    """A whole file's text; Hostile over `limit` characters."""
     parts: list[str] = []
     size = 0
-    for block in read_blocks(path, encoding):
+    for block in read_blocks(path, encoding, skipped):
         size += len(block)
-        if size > WHOLE_LIMIT:
-            raise PunaError(
-                f"is larger than {WHOLE_LIMIT >> 20} MiB and would have to be read whole",
+        if size > limit:
+            raise Hostile(
+                f"is larger than {limit >> 20} MiB and would have to be read whole",
                 where=str(path),
                 mend="split it, or use JSON lines",
             )
@@ -209,11 +136,11 @@ def read_whole(path: Path, encoding: Encoding) -> str:
     return "".join(parts)
 
 
-def read_lines(path: Path, encoding: Encoding) -> Iterator[str]:
-    """Lines with their ends, cut at "\\n" alone (JSON strings may hold other separators); PunaError over LINE_LIMIT."""
+def read_lines(path: Path, encoding: Encoding, skipped: Counter[str] | None = None) -> Iterator[str]:
+    """Lines with their ends, cut at "\\n" alone (JSON strings may hold other separators); Hostile over LINE_LIMIT."""
     pending: list[str] = []
     held = 0
-    for block in read_blocks(path, encoding):
+    for block in read_blocks(path, encoding, skipped):
         pieces = block.split("\n")
         for piece in pieces[:-1]:
             pending.append(piece + "\n")
@@ -225,3 +152,119 @@ def read_lines(path: Path, encoding: Encoding) -> Iterator[str]:
             raise too_long(path)
     if rest := "".join(pending):
         yield rest
+
+
+class Utf8:
+    """A stream of UTF-16 or UTF-32 as UTF-8, so that lines can be cut as bytes."""
+
+    def __init__(self, stream: Readable, codec: str) -> None:
+        self._stream, self._held = stream, b""
+        self._decoder: Any = codecs.getincrementaldecoder(codec)("replace")
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most `size`."""
+        while not self._held:
+            block = self._stream.read(_BLOCK)
+            self._held = self._decoder.decode(block, not block).encode("utf-8", "replace")
+            if not block:
+                break
+        data, self._held = self._held[:size], self._held[size:]
+        return data
+
+
+def byte_lines(stream: Readable, start: int, stop: int | None, skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) of the lines that begin in [start, stop); of `start` > 0 the stream begins at `start` - 1.
+
+    So the lines of [a, b) and [b, c) are those of [a, c) wherever b is. Lines keep no end. One over LINE_LIMIT is passed
+    over with a count, and no more than the limit of it is held.
+    """
+    offset = max(0, start - 1)
+    inside = start > 0  # a line that began before `start`, and is not ours
+    pending: list[bytes] = []
+    held, long = 0, False
+    while block := stream.read(_BLOCK):
+        *ends, rest = block.split(b"\n")
+        for piece in ends:
+            if not inside:
+                if stop is not None and offset >= stop:
+                    return
+                if long:
+                    skipped[f"line longer than {LINE_LIMIT >> 20} MiB"] += 1
+                else:
+                    yield offset, b"".join([*pending, piece])
+            offset += held + len(piece) + 1
+            pending, held, long, inside = [], 0, False, False
+        held += len(rest)
+        long = long or held > LINE_LIMIT
+        if long or inside:
+            pending = []
+        else:
+            pending.append(rest)
+        if stop is not None and not inside and offset >= stop:
+            return
+    if held and not inside and (stop is None or offset < stop):
+        if long:
+            skipped[f"line longer than {LINE_LIMIT >> 20} MiB"] += 1
+        else:
+            yield offset, b"".join(pending)
+
+
+def byte_pieces(
+    stream: Readable, start: int, stop: int | None, size: int, skipped: Counter[str]
+) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of a text's pieces: piece k is all lines that begin in [k * size, (k + 1) * size).
+
+    `start` and `stop` are multiples of `size`; of `start` > 0 the stream begins at `start` - 1. A piece that no line begins
+    in is left out. A line over LINE_LIMIT is passed over with a count.
+    """
+    held = bytearray()
+    base = max(0, start - 1)  # the offset of held[0]
+    foreign = start > 0  # up to the next line end it is not ours
+    while block := stream.read(_BLOCK):
+        held += block
+        if foreign:
+            cut = held.find(b"\n") + 1
+            base += cut or len(held)
+            del held[: cut or len(held)]
+            foreign = not cut
+        while held:
+            if stop is not None and base >= stop:
+                return
+            number = base // size
+            cut = held.find(b"\n", max(0, (number + 1) * size - base - 1)) + 1
+            foreign = not cut and len(held) > size + LINE_LIMIT
+            if foreign:
+                skipped[f"line longer than {LINE_LIMIT >> 20} MiB"] += 1
+                cut = held.rfind(b"\n") + 1
+            if cut:
+                yield number, bytes(held[:cut])
+                base += cut
+                del held[:cut]
+            if foreign:
+                base += len(held)
+                held.clear()
+            if not cut:
+                break
+    if held and (stop is None or base < stop):
+        yield base // size, bytes(held)
+
+
+def read_all(stream: Readable, limit: int) -> bytes:
+    """A stream's bytes, at most `limit` of them."""
+    parts: list[bytes] = []
+    while limit > 0 and (block := stream.read(min(limit, _BLOCK))):
+        parts.append(block)
+        limit -= len(block)
+    return b"".join(parts)
+
+
+def decode_line(line: bytes, codec: str) -> tuple[str, str] | None:
+    """A line's text and a note on its encoding ("" where it is sound in `codec`); None where no encoding fits it."""
+    try:
+        return line.decode(codec), ""
+    except UnicodeDecodeError:
+        pass
+    if codec != "utf-8":
+        return line.decode(codec, "replace"), ""
+    found = encoding_of(io.BytesIO(line))
+    return None if found is None else (line.decode(found.codec, found.errors), f"{found.name}, in a line")

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from puna.errors import PunaError
-from puna.recipe.mistakes import missing_files, mistakes_of, told
-from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
+from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE
+from puna.recipe.mistakes import file_keys, missing_files, mistakes_of, told
+from puna.recipe.schema import DOCSTRINGS, Recipe
 
 MAX_BYTES = 1 << 20
 
@@ -108,15 +109,27 @@ def _enter(table: Any, step: str, change: str) -> Any:
 def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
     """In place, before validation: whatever has not the form of a path is left for the validation to name."""
     corpus, tune = values.get("corpus"), values.get("tune")
-    if isinstance(corpus, dict) and isinstance(corpus.get("sources"), list):
-        corpus["sources"] = [_absolute(source, folder, PYTHON_SOURCE) for source in corpus["sources"]]
+    if isinstance(corpus, dict):
+        if isinstance(corpus.get("sources"), list):
+            corpus["sources"] = [_absolute_source(source, folder) for source in corpus["sources"]]
+        for table, key in file_keys(corpus):
+            named = table[key]
+            table[key] = (
+                [_absolute(one, folder) for one in named] if isinstance(named, list) else _absolute(named, folder)
+            )
     for table in tune if isinstance(tune, list) else []:
         if isinstance(table, dict) and "data" in table:
             table["data"] = _absolute(table["data"], folder, DOCSTRINGS)
 
 
-def _absolute(path: Any, folder: Path, keyword: str) -> Any:
-    if not isinstance(path, str) or path == keyword:
+def _absolute_source(source: Any, folder: Path) -> Any:
+    if isinstance(source, dict) and "path" in source:
+        return {**source, "path": _absolute(source["path"], folder, PYTHON_SOURCE)}
+    return _absolute(source, folder, PYTHON_SOURCE)
+
+
+def _absolute(path: Any, folder: Path, keyword: str | None = None) -> Any:
+    if not isinstance(path, str) or path == keyword or path.startswith(HUB_PREFIX):
         return path
     return str((folder / Path(path).expanduser()).resolve())
 
@@ -128,7 +141,7 @@ def dump_recipe(recipe: Recipe, header: str = "") -> str:
     lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if not _is_table(value)]
     for key, value in values.items():
         for heading, table in _tables(key, value):
-            lines += ["", heading, *(f"{inner} = {toml_value(v)}" for inner, v in table.items())]
+            lines += ["", heading, *(f"{inner} = {toml_value(v)}" for inner, v in table.items() if not _has_heading(v))]
     return "\n".join(lines) + "\n"
 
 
@@ -154,13 +167,23 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
 
 
+def _has_heading(value: Any) -> bool:
+    """Whether a value inside a table gets a heading of its own: a section. Weights by name are written on one line."""
+    return isinstance(value, dict) and any(key in value for key in ("apply", "memory"))
+
+
 def _tables(key: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(value, dict):
-        return [(f"[{key}]", value)]
+        inner = [found for name, v in value.items() if _has_heading(v) for found in _tables(f"{key}.{name}", v)]
+        return [(f"[{key}]", value), *inner]
     return [(f"[[{key}]]", item) for item in value] if _is_table(value) else []
 
 
 def toml_value(value: Any) -> str:
-    """A string, number, boolean or flat list as TOML."""
-    # JSON's strings, numbers, booleans and flat lists are TOML's, but for DEL, which TOML wants escaped.
+    """A string, number, boolean, list or table on one line as TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    # JSON's strings, numbers and booleans are TOML's, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

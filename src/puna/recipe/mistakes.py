@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from puna.recipe.schema import DOCSTRINGS, PYTHON_SOURCE, Recipe
+from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE
+from puna.recipe.schema import DOCSTRINGS, Recipe
 
 MOST_SHOWN = 8
 _PLAIN = {  # the validator's kind of finding, in the recipe's words
@@ -64,23 +65,43 @@ def _shown(given: Any) -> str:
 
 def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
     """The keys that the table of an unknown key may have."""
-    if len(place) == 1:
-        return list(Recipe.model_fields)
-    annotation: Any = Recipe.model_fields[str(place[0])].annotation
-    table = getattr(annotation, "__args__", (annotation,))[0]  # list[Sft]: its rows
+    table: Any = Recipe
+    for step in place[:-1]:
+        if isinstance(step, int) or step not in getattr(table, "model_fields", {}):
+            continue  # a row of a list, or the name of one of several types: the table is known already
+        annotation: Any = table.model_fields[step].annotation
+        kinds = getattr(annotation, "__args__", (annotation,))  # list[Sft]: its rows
+        table = next((kind for kind in _flat(kinds) if hasattr(kind, "model_fields")), table)
     return list(table.model_fields)
+
+
+def _flat(kinds: Any) -> list[Any]:
+    return [inner for kind in kinds for inner in (kind, *getattr(kind, "__args__", ()))]
+
+
+def file_keys(corpus: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """(table, key) of all that names files in `[corpus]` beside the sources, as far as it is there."""
+    places = [("", "thresholds"), ("correct", "blocklist"), ("safety", "words"), ("perplexity", "reference"),
+              ("quality", "good"), ("decontaminate", "evals")]  # fmt: skip
+    found = [(corpus if not table else corpus.get(table), key) for table, key in places]
+    return [(table, key) for table, key in found if isinstance(table, dict) and key in table]
 
 
 def missing_files(values: dict[str, Any]) -> list[Mistake]:
     """Files and folders that the recipe names and that are not there: told together with the other mistakes."""
     corpus, tune = values.get("corpus"), values.get("tune")
-    sources = corpus.get("sources") if isinstance(corpus, dict) else None
-    named = [("corpus.sources", s, PYTHON_SOURCE) for s in (sources if isinstance(sources, list) else [])]
+    corpus = corpus if isinstance(corpus, dict) else {}
+    sources = corpus.get("sources")
+    paths = [s.get("path") if isinstance(s, dict) else s for s in (sources if isinstance(sources, list) else [])]
+    named: list[tuple[str, Any, str]] = [("corpus.sources", path, PYTHON_SOURCE) for path in paths]
+    for table, key in file_keys(corpus):
+        given = table[key] if isinstance(table[key], list) else [table[key]]
+        named += [(f"corpus: {key}", path, "") for path in given]
     tables = [table for table in (tune if isinstance(tune, list) else []) if isinstance(table, dict)]
     named += [(f"tune.{number}.data", table.get("data", DOCSTRINGS), DOCSTRINGS) for number, table in enumerate(tables)]
     return [
         Mistake(key, f"{path} does not exist") for key, path, keyword in named
-        if isinstance(path, str) and path != keyword and not Path(path).exists()
+        if isinstance(path, str) and path != keyword and not path.startswith(HUB_PREFIX) and not Path(path).exists()
     ]  # fmt: skip
 
 

@@ -4,27 +4,18 @@ Comes in: TOML. Goes out: a `Recipe`, valid as a whole. Must never happen: an un
 """
 
 import re
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from puna.recipe.corpus import PYTHON_SOURCE, Corpus
+from puna.recipe.section import Section
+
+__all__ = ["DOCSTRINGS", "PYTHON_SOURCE", "Corpus", "Judge", "Model", "Recipe", "Release", "Sft", "Tokenizer", "Train"]
 
 MOST_MINUTES, MOST_TOKENS = 5_256_000, 10**15  # ten years; fifty times what the largest models have read
 S = TypeVar("S", bound="Section")
-PYTHON_SOURCE = "python"  # the default corpus: documentation and source of the running Python
 DOCSTRINGS = "docstrings"  # the default chat data: questions and answers made from its docstrings
-
-
-class Section(BaseModel):
-    """A table of the recipe: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("true and false are not for this key")
-        return value
 
 
 def _with_one_of(section: S, *budgets: str) -> S:
@@ -33,28 +24,6 @@ def _with_one_of(section: S, *budgets: str) -> S:
         wanted = f"{', '.join(budgets[:-1])} or {budgets[-1]}"
         raise ValueError(f"needs exactly one budget of {wanted} (has {', '.join(named) or 'none'})")
     return section
-
-
-class Corpus(Section):
-    """Text in, clean documents out."""
-
-    sources: list[str] = Field(default=[PYTHON_SOURCE], min_length=1, description='"python", or files and folders')
-    text_field: str | None = Field(
-        None, description="field of JSON, CSV and Parquet rows that holds the text; found when unset"
-    )
-    licence: str = Field("unstated", description="licence of your own text, written beside every document")
-    heldout_share: float = Field(
-        0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file; of a lone file, its end"
-    )
-    min_chars: int = Field(80, ge=1, description="shorter documents are dropped")
-    max_chars: int = Field(2_000_000, ge=1000, description="longer documents are split at line ends")
-    max_symbol_share: float = Field(
-        0.6, gt=0, le=1, description="documents with more non-letters than this are dropped"
-    )
-    near_duplicate: float = Field(
-        0.5, gt=0, le=1, description="training text that shares this much with held-out text goes"
-    )
-    deduplicate: bool = True
 
 
 class Tokenizer(Section):
@@ -157,6 +126,6 @@ class Recipe(Section):
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     train: Train
-    tune: list[Sft] = []
+    tune: list[Sft] = Field(default=[])
     judge: Judge = Judge()
     release: Release = Release()

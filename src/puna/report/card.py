@@ -128,7 +128,7 @@ def _languages(data: ReportData) -> list[str]:
     """Language codes that the corpus names, most text first; code and the unknown are left out."""
     found = data.corpus.languages if data.corpus else {}
     if found:
-        ordered = sorted(found, key=lambda code: (-found[code], code))
+        ordered = sorted(found, key=lambda code: (-found[code].bytes, code))
         return [code for code in ordered if re.fullmatch(r"[a-z]{2,3}", code) and code not in ("und",)]
     return ["en"] if _reads_python(data) else []
 

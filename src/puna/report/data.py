@@ -7,7 +7,7 @@ results.json, metrics.jsonl) may say more than a page shows, so below the top le
 Every part but `run` may be missing: the page then says nothing about it.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,16 @@ class Part(BaseModel):
     """A part of the report. It never changes after loading."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Amount(Part):
+    """Documents and their bytes (UTF-8)."""
+
+    documents: Count = 0
+    bytes: Count = 0
 
 
 class Split(Part):
@@ -66,7 +76,7 @@ class Corpus(Part):
     python: str | None = None
     encodings: dict[str, int] = {}
     skipped: dict[str, int] = {}
-    languages: dict[str, int] = {}  # bytes to train on, by language
+    languages: dict[str, Amount] = {}  # what there is to train on
     split: list[dict[str, Any]] = []  # how each source was split: "by" is "module", "file", ... or "tail"
 
     @property

@@ -19,7 +19,6 @@ from puna.report import plots, verdict, words
 from puna.report.data import Metric, ReportData, Sample, Training
 
 WIDE, NARROW = 720, 340  # pixels of a drawing on a desk and on a phone
-_SAMPLES_PER_STEP = 12  # a few for each reason
 _COSTS = ("seconds", "peak_rss_bytes")  # of the stage: they stand among the costs
 _LONGEST = 4000  # characters of one sample
 
@@ -29,23 +28,25 @@ def render_report(data: dict[str, Any], out: Path) -> None:
 
     Raises pydantic's `ValidationError` where `data` has not the shape of `ReportData`.
     """
-    html = report_html(ReportData.model_validate(data))
+    write_page(report_html(ReportData.model_validate(data)), out)
+
+
+def write_page(html: str, out: Path) -> None:
+    """Write a page whole or not at all."""
     with atomic_file(out) as stream:
         stream.write(html.encode())
 
 
 def report_html(data: ReportData) -> str:
     """The page as a string."""
-    environment = template_environment(autoescape=True)
-    css = environment.loader.get_source(environment, "report.css")[0]  # type: ignore[union-attr]
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
+    return filled(
+        "report.html.j2",
         data=data,
-        css=Markup(css),  # noqa: S704  our own file
-        # In a policy a hash is the hash of exactly what stands between the style tags.
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         sections=_sections(data),
+        of="build",
         title=words.clean(data.title or data.run),
+        hills=plots.ridge(data.training),
+        hills_are="this run’s own loss curve",
         summary=verdict.summary(data),
         headline=verdict.headline(data.results),
         said=verdict.verdict(data),
@@ -59,8 +60,20 @@ def report_html(data: ReportData) -> str:
         chats=verdict.chat_counts(data),
         commands=verdict.command_pairs(data),
         total_seconds=verdict.total_seconds(data),
-        most_removed=_SAMPLES_PER_STEP,
         tokenizer={key: value for key, value in data.tokenizer.items() if key not in _COSTS and value is not None},
+    )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A page from one of our templates: our style sheet in it, and a policy that allows that and nothing else."""
+    environment = template_environment(autoescape=True)
+    css = environment.loader.get_source(environment, "report.css")[0]  # type: ignore[union-attr]
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        css=Markup(css),  # noqa: S704  our own file
+        # In a policy a hash is the hash of exactly what stands between the style tags.
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        **values,
     )
 
 
@@ -74,7 +87,7 @@ def template_environment(*, autoescape: bool) -> Environment:
     environment.filters.update(
         number=words.number, compact=words.compact, flops=words.flops, size=words.size_bytes, duration=words.duration, percent=words.percent,
         decimal=words.decimal, p=words.p_value, plain=words.plain, words=words.label, lang=words.language, moment=words.moment, counted_in=verdict.counted_in,
-        shorten=shorten, task=verdict.task_label, baseline=verdict.baseline_label, in_words=words.in_words,
+        shorten=shorten, brief=words.brief, small_share=words.small_share, task=verdict.task_label, baseline=verdict.baseline_label, in_words=words.in_words,
     )  # fmt: skip
     environment.globals.update(share_bar=plots.share_bar, drawing=_drawing, plots=plots, is_bits=verdict.is_bits)
     return environment
@@ -87,8 +100,8 @@ def _nothing_hidden(value: Any) -> Any:
 
 def shorten(text: str, most: int = _LONGEST) -> str:
     """Cleaned text of at most `most` characters, and a sign where it was cut."""
-    text = words.clean(text)
-    return text if len(text) <= most else f"{text[:most]} […]"
+    cleaned = words.clean(text[: most + 1])
+    return cleaned if len(text) <= most and len(cleaned) <= most else f"{cleaned[:most]} […]"
 
 
 def _drawing(make: Callable[..., Markup | None], name: str, *values: Any) -> Markup:

@@ -18,6 +18,7 @@ from puna.report.words import axis_count, compact, counted, decimal, in_words, n
 
 _CHANCE = "chance"
 _LEAST_LOSS = 1e-6  # nats per token; below it fp32 cannot tell a probability from one, and a logarithm has no end
+_HILLS = 160  # points of a range of hills
 _COLUMNS = 300  # of the raw curve: more than a screen shows; each keeps its least and greatest value
 
 
@@ -303,16 +304,23 @@ def ridge(training: Training | None) -> Markup | None:
     low, high = math.log(min(curve.smooth)), math.log(max(curve.smooth))
     height = [(math.log(value) - low) / (high - low) if high > low else 0.0 for value in curve.smooth]
     rough = [(math.log(value) - low) / (high - low) if high > low else 0.0 for value in curve.raw]
+
+    def seen(values: list[float]) -> list[float]:
+        # Early steps fall steeply and late ones hardly: a square spreads them over the width.
+        return [values[min(len(values) - 1, int((at / _HILLS) ** 2 * (len(values) - 1)))] for at in range(_HILLS + 1)]
+
+    return horizon(seen(rough), seen(height))
+
+
+def horizon(far: Sequence[float], near: Sequence[float]) -> Markup:
+    """Two ranges of hills: `near` falls to the right, `far` stands behind it, mirrored. Heights of nought to one."""
     body = []
-    for class_, values, tall, floor, reverse in (("far", rough, 70.0, 34.0, True), ("near", height, 64.0, 10.0, False)):
-        count = 160
-        points = []
-        for column in range(count + 1):
-            # Early steps fall steeply and late ones hardly: a square spreads them over the width.
-            index = min(len(values) - 1, int((column / count) ** 2 * (len(values) - 1)))
-            x = 1000.0 * column / count
-            points.append((1000.0 - x if reverse else x, 120.0 - floor - tall * min(1.1, max(0.0, values[index]))))
-        body.append(svg.path([(points[0][0], 120.0), *points, (points[-1][0], 120.0)], class_, closed=True))
+    for class_, values, tall, floor in (("far", list(reversed(far)), 70.0, 34.0), ("near", list(near), 64.0, 10.0)):
+        points = [
+            (1000.0 * index / (len(values) - 1), 120.0 - floor - tall * min(1.1, max(0.0, value)))
+            for index, value in enumerate(values)
+        ]
+        body.append(svg.path([(0.0, 120.0), *points, (1000.0, 120.0)], class_, closed=True))
     return Markup(  # noqa: S704  numbers only
         svg.element(
             "svg", "".join(body), viewbox="0 0 1000 120", preserveAspectRatio="none", aria_hidden="true", class_="ridge"

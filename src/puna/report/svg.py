@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from puna.report.words import clean
 
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -92,6 +94,30 @@ def path(points: Sequence[tuple[float, float]], class_: str, *, closed: bool = F
     """A line through points, in pixels with one decimal."""
     steps = "L".join(f"{_value(x)} {_value(y)}" for x, y in points)
     return element("path", d=f"M{steps}{'Z' if closed else ''}", class_=class_)
+
+
+def boxes(rects: Iterable[Box], class_: str) -> str:
+    """Many boxes as one path: a histogram's bars in a tenth of the bytes."""
+    steps = "".join(
+        f"M{_value(x)} {_value(y)}h{_value(width)}v{_value(height)}h{_value(-width)}z"
+        for x, y, width, height in rects
+        if width > 0 and height > 0
+    )
+    return element("path", d=steps, class_=class_) if steps else ""
+
+
+def hatch(rects: Iterable[Box], class_: str = "hatch", gap: float = 5.0) -> str:
+    """Slanted lines inside boxes, which run on from one box to the next: what went, readable without colour."""
+    steps = []
+    for x, y, width, height in rects:
+        if width <= 0 or height <= 0:
+            continue
+        for index in range(math.ceil((x + y) / gap), math.floor((x + y + width + height) / gap) + 1):
+            total = index * gap  # the line x + y = total, cut to the box
+            left, right = max(x, total - y - height), min(x + width, total - y)
+            if right > left:
+                steps.append(f"M{_value(left)} {_value(total - left)}L{_value(right)} {_value(total - right)}")
+    return element("path", d="".join(steps), class_=class_) if steps else ""
 
 
 def mark(shape: str, x: float, y: float, class_: str, size: float = 5.5) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from puna.report.data import Command, ReportData, Results, Score
-from puna.report.words import clean, decimal, duration, in_words, number, p_value, percent, size_bytes
+from puna.report.words import clean, decimal, duration, in_words, listed, number, p_value, percent, size_bytes
 
 _LABELS = {
     "uniform": "uniform chance",
@@ -181,15 +181,15 @@ def headline(results: Results | None) -> str:
             if c.outcome == outcome and c.short not in untold
         ]
         if names:
-            parts.append(f"{verb} {_listed(names)}{' bits per byte' if outcome == 'worse' else ''}")
+            parts.append(f"{verb} {listed(names)}{' bits per byte' if outcome == 'worse' else ''}")
     if untold:
-        parts.append(f"was judged on too little text to be compared with {_listed(untold)}")
+        parts.append(f"was judged on too little text to be compared with {listed(untold)}")
     quiz = quiz_score(results)
     if quiz and quiz.p_value is not None:
         parts.append(
             "answers the quiz better than chance" if _above_chance(quiz) else "answers the quiz no better than chance"
         )
-    return f"It {_listed(parts, '; ')}." if parts else ""
+    return f"It {listed(parts, '; ')}." if parts else ""
 
 
 def _above_chance(score: Score) -> bool:
@@ -236,7 +236,7 @@ def summary(data: ReportData) -> str:
     else:
         sentences.append(f"{title} is a language model, trained from random weights.")
     if data.corpus:
-        names = _listed([_source_in_prose(source.name, data.corpus.python) for source in data.corpus.sources])
+        names = listed([_source_in_prose(source.name, data.corpus.python) for source in data.corpus.sources])
         given = f"Its text is {size_bytes(data.corpus.bytes.train)}" + (f" of {names}" if names else "")
         seen, passes = tokens_seen(data), data.training.passes if data.training else None
         over = (
@@ -296,9 +296,3 @@ def _source_in_prose(name: str, python: str | None) -> str:
     if name == "python":
         return f"the documentation and source of Python{f' {clean(python)}' if python else ''}"
     return clean(name)
-
-
-def _listed(items: list[str], separator: str = ", ") -> str:
-    if len(items) < 2 or separator != ", ":
-        return separator.join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"

@@ -7,10 +7,12 @@ Must never happen: a control or direction character of a stranger's reaches a pa
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _DASH = "–"
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0003ffff]")
 _KEPT = "\n\t"
+_NAME = 90  # characters of a name in a table or a sentence
 THIN = "\u202f"  # a narrow space that does not break, between a number and its unit
 
 
@@ -97,6 +99,13 @@ def percent(share: float | None, places: int = 1) -> str:
     return _DASH if share is None else f"{100 * share:.{places}f}{THIN}%"
 
 
+def small_share(share: float | None) -> str:
+    """A share of one as per cent that is not written as nought unless it is: 12.3 %, 0.04 %, 0.0002 %."""
+    if share is None or not 0 < abs(share) < 0.0005:
+        return percent(share)
+    return percent(share, min(6, -math.floor(math.log10(100 * abs(share)))))
+
+
 def decimal(value: float | None, places: int = 3) -> str:
     """A number with a fixed count of decimals and a true minus sign."""
     if value is None or not math.isfinite(value):
@@ -111,9 +120,23 @@ def p_value(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
 
 
+def listed(items: Sequence[str], separator: str = ", ") -> str:
+    """Items as prose lists them: a, b and c. With another separator the last one stands like the others."""
+    if len(items) < 2 or separator != ", ":
+        return separator.join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
 def label(key: str) -> str:
     """A key as a label: `bytes_per_token` is "bytes per token"."""
     return " ".join(clean(key).replace("_", " ").split())
+
+
+def brief(text: str, most: int = _NAME) -> str:
+    """A name of any origin on one line, shortened in its middle, as the ends of paths tell the most."""
+    few = text if len(text) <= 4 * most else text[: 2 * most] + text[-2 * most :]
+    line = " ".join(clean(few).split())
+    return line if len(line) <= most else f"{line[: most - most // 3 - 1]}…{line[-(most // 3) :]}"
 
 
 def plain(value: object) -> str:
@@ -133,6 +156,46 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(inner) for inner in value)
     return clean(str(value))
+
+
+def cells(text: str) -> int:
+    """The columns that text takes on a terminal, and about its width in a drawing: two for wide letters, none for marks."""
+    return sum(
+        0 if unicodedata.combining(char) or char == "\u200d" else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+def wrapped(text: str, width: int, most: int | None = None) -> list[str]:
+    """Cleaned text in lines of at most `width` cells, broken at spaces and where a word is longer than a line.
+
+    At most `most` lines; a sign ends the last where more would follow.
+    """
+    lines, used = [""], 0
+    for word in clean(text).split(" "):
+        needed = cells(word)
+        if lines[-1] and used + 1 + needed <= width:
+            lines[-1], used = f"{lines[-1]} {word}", used + 1 + needed
+            continue
+        if lines[-1]:
+            lines.append("")
+            used = 0
+        for char in word:
+            wide = cells(char)
+            if used + wide > width:
+                lines.append("")
+                used = 0
+            lines[-1], used = lines[-1] + char, used + wide
+            if most and len(lines) > most:
+                break
+        if most and len(lines) > most:
+            break
+    if most and len(lines) > most:
+        last = lines[most - 1]
+        while last and cells(last) > width - 1:
+            last = last[:-1]
+        return [*lines[: most - 1], f"{last.rstrip()}…"]
+    return lines
 
 
 def clean(text: str) -> str:
