@@ -271,9 +271,9 @@ def test_headline_is_modest_where_little_is_known() -> None:
 
 def test_small_shares_are_never_written_as_nought() -> None:
     assert [small_share(share).replace("\u202f", " ") for share in (0.123, 0.0004, 0.0000021, 0.0)] == [
-        "12.3 %", "0.04 %", "0.0002 %", "0.0 %"]  # fmt: skip
+        "12.3 %", "0.04 %", "<0.01 %", "0.0 %"]  # fmt: skip
     assert (change(10, 10), change(0, 3)) == ("–", "+")
-    assert change(1_000_000, 999_990) == "\u22120.001\u202f%"
+    assert change(1_000_000, 999_990) == "\u2212<0.01\u202f%"
 
 
 @given(st.text(max_size=200), st.integers(2, 40), st.none() | st.integers(1, 4))

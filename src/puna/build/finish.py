@@ -104,11 +104,10 @@ def report_stage(recipe: Recipe, with_reference: bool) -> Stage:
     chat = last_tune(recipe)
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        from puna.report import render_corpus, render_report
+        from puna.report import render_report
 
         gate = read_json(context.done["release"] / "puna" / "gate.json")
         render_report(report_data(context, gate, run=context.store.run), folder / "report.html")
-        render_corpus(corpus_data(context), folder / "corpus.html")
         return {}
 
     inputs = ("corpus", "tokenizer", "pack", "pretrain", *([chat] if chat else []),

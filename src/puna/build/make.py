@@ -1,6 +1,6 @@
 """One build from start to end: the run's folder, its seed, its lock, its stages, and what is published from it.
 
-Comes in: a recipe. Goes out: `runs/<name>/` with `release/` and `report.html`. Must never happen: a seed drawn twice
+Comes in: a recipe. Goes out: `runs/<name>/` with `release/`, `report.html` and `corpus.html`. Must never happen: a seed drawn twice
 for one run, or a published file that belongs to another build.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from puna.build.finish import corpus_data
 from puna.build.frozen import frozen_recipe, without_folders
 from puna.build.graph import Context, run_stages
 from puna.build.preflight import check_resources
@@ -33,6 +34,7 @@ class Made:
     stages: list[dict[str, Any]]
     release: Path | None
     report: Path | None
+    corpus: Path | None  # the page about the text
 
 
 def make(recipe: Recipe, runs: Path = Path("runs"), *, until: str | None = None, with_reference: bool = False,
@@ -100,7 +102,14 @@ def _publish(context: Context) -> Made:
         if not report.is_file() or file_sha256(report) != file_sha256(built):
             with atomic_file(report) as stream:
                 stream.write(built.read_bytes())
-    return Made(run, context.log, release, report)
+    corpus = None
+    if "corpus" in context.done:
+        from puna.report import render_corpus
+
+        corpus = run / "corpus.html"
+        if not corpus.is_file() or any(not row["reused"] for row in context.log):
+            render_corpus(corpus_data(context), corpus)
+    return Made(run, context.log, release, report, corpus)
 
 
 def _publish_folder(source: Path, target: Path) -> None:

@@ -82,14 +82,17 @@ class Mixed:
 
 
 def mixture_of(context: Context) -> list[dict[str, Any]]:
-    """The mixture's table with what training makes of it: the corpus' rows, tokens, and how often each is read in all."""
-    corpus = read_json(context.done["corpus"] / "corpus.json")
-    packed = {(row["source"], row["lang"]): row for row in read_json(context.done["pack"] / MIXTURE)}
-    passes = context.facts("pretrain")["tokens"] / context.facts("pack")["tokens"]
-    rows = []
-    for row in corpus["mixture"]:
-        found: dict[str, Any] = packed.get((row["source"], row["lang"]), {"tokens": 0, "share": 0.0})
-        rows.append({**row, "tokens": found["tokens"], "share": found["share"], "epochs": row["weight"] * passes})
+    """The mixture's table: the corpus' rows, and, as far as the build has come, tokens and how often each is read in all."""
+    rows: list[dict[str, Any]] = read_json(context.done["corpus"] / "corpus.json")["mixture"]
+    if "pack" in context.done:
+        packed = {(row["source"], row["lang"]): row for row in read_json(context.done["pack"] / MIXTURE)}
+        for row in rows:
+            found: dict[str, Any] = packed.get((row["source"], row["lang"]), {"tokens": 0, "share": 0.0})
+            row |= {"tokens": found["tokens"], "share": found["share"]}
+    if "pretrain" in context.done:
+        passes = context.facts("pretrain")["tokens"] / context.facts("pack")["tokens"]
+        for row in rows:
+            row["epochs"] = row["weight"] * passes
     return rows
 
 

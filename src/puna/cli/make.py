@@ -1,12 +1,16 @@
 """`puna make`: build what a recipe names, with something to watch."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from puna.called import typed
 from puna.cli.terminal import terminal_progress
 from puna.cli.verbs import print_json
+
+if TYPE_CHECKING:
+    from puna.build.make import Made
 
 
 def run_make(
@@ -22,7 +26,7 @@ def run_make(
     if json:
         print_json({
             "run": str(made.run), "stages": made.stages, "release": str(made.release) if made.release else None,
-            "report": str(made.report) if made.report else None,
+            "report": str(made.report) if made.report else None, "corpus": str(made.corpus) if made.corpus else None,
         })  # fmt: skip
         return
     fresh = [row for row in made.stages if not row["reused"]]
@@ -34,12 +38,23 @@ def run_make(
         for row in made.stages:
             told = "reused" if row["reused"] else f"{row['seconds']:8.1f} s"
             typer.echo(f"  {row['name']:<20} {told:>10}   {row['bytes'] / 1e6:8.1f} MB")
+    if fresh and made.stages[-1]["name"] == "corpus":
+        _print_corpus(made)
     if "judge" in {row["name"] for row in fresh} and (made.run / "release").is_dir():
         _print_scores(made.run / "release" / "puna" / "results.json")
     if made.report:
         typer.echo(
-            f"\nReport   {made.report}\nRelease  {made.release}\nTalk     {typed()} chat {_called(made.run, runs)}"
+            f"\nReport   {made.report}\nCorpus   {made.corpus}\nRelease  {made.release}\nTalk     {typed()} chat {_called(made.run, runs)}"
         )
+
+
+def _print_corpus(made: "Made") -> None:
+    from puna.files import read_json
+    from puna.report import corpus_summary
+
+    report = read_json(made.run / made.stages[-1]["folder"] / "corpus.json")
+    told = {key: report[key] for key in ("documents", "bytes", "steps", "accounts")}
+    typer.echo(f"\n{corpus_summary({'run': made.run.name, **told})}\n\nCorpus   {made.corpus}")
 
 
 def _print_scores(path: Path) -> None:

@@ -21,6 +21,7 @@ from puna.corpus.correct import correct, load_blocklist
 from puna.corpus.documents import WORK_SCHEMA, TableWriter, read_batches
 from puna.corpus.extract import main_text
 from puna.corpus.histograms import Histograms
+from puna.corpus.passages import passages
 from puna.corpus.reading import SHELF as RAW
 from puna.corpus.reading import pieces_of
 from puna.corpus.steps import Step
@@ -151,7 +152,7 @@ class _Part:
         step = self.steps["split long documents"]
         for row in rows:
             step.enter(len(row["text"].encode()))
-            for number, piece in enumerate(clean.split_long(row["text"], self.config.max_chars)):
+            for number, piece in enumerate(self._pieces(row)):
                 step.leave(len(piece.encode()))
                 step.changed["pieces cut off"] += bool(number)
                 name = f"{row['id']}/{number}" if number else row["id"]
@@ -164,6 +165,11 @@ class _Part:
                     "text": piece,
                     "changed": bool(row.get("changed")) or cut,
                 }
+
+    def _pieces(self, row: Row) -> Iterator[str]:
+        near = self.config.near
+        for piece in clean.split_long(row["text"], self.config.max_chars):
+            yield from passages(piece) if near.passages and applies(near.apply, row) else [piece]
 
     def block(self, rows: list[Row]) -> Iterator[Row]:
         """Pages of addresses that the recipe blocks."""

@@ -31,6 +31,10 @@ def parse_json(text: str, where: str) -> Any:
         raise PunaError(f"is not valid JSON ({error})", where=where) from error
 
 
+class NoTextField(PunaError):
+    """A file of which nobody knows which field holds the text."""
+
+
 class TextField:
     """The text field of one file: named in the recipe, or found in the file's first rows and then kept.
 
@@ -42,7 +46,7 @@ class TextField:
         self._name = name
         self._rows = self._texts = self._unresolved = self._bad = 0
         self._seen: tuple[str, ...] = ()
-        self._not_found: PunaError | None = None
+        self._not_found: NoTextField | None = None
         self._first_bad: tuple[str, str] = ("", "")
 
     @property
@@ -79,7 +83,7 @@ class TextField:
         nested = any(isinstance(value, list | dict) for value in row.values())
         try:
             self._name = self.among(list(row), texts, lone=not nested)
-        except PunaError as error:
+        except NoTextField as error:
             self._not_found = self._not_found or error
             self._unresolved += 1
             if self._unresolved >= _TRIED:
@@ -107,7 +111,7 @@ class TextField:
                 return match
         if lone and len(strings) == 1:
             return strings[0]
-        raise PunaError(
+        raise NoTextField(
             f"no text field is found; its fields are {_list(names)}",
             where=str(self._path),
             mend='name one: [corpus] text_field = "..."',

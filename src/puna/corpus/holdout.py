@@ -30,7 +30,7 @@ SHELF = "train"
 STEPS = ("hold out", "near-duplicates of held-out text")
 LEVELS = {"source": "file", "document": "document"}  # the units, the larger first, and what a user calls them
 _NAMED = 300  # held-out units that corpus.json names
-_MOST_HELDOUT = 32 << 20  # bytes, of each source: more text judges no better, and takes longer
+_MOST_HELDOUT = 16 << 20  # bytes, of each source: more text judges no better, and takes longer
 Row = dict[str, Any]
 
 
@@ -232,14 +232,19 @@ def _unit(plan: Plan, row: Row) -> str:
 class Separate:
     """The job of the last pass: what is trained on, without what is held out and what nearly duplicates it."""
 
-    def __init__(self, setting: Setting, plan: Plan, heldout: Path) -> None:
-        self.setting, self.plan, self.heldout = setting, plan, heldout
+    def __init__(self, setting: Setting, plan: Plan, index: Path) -> None:
+        self.setting, self.plan, self._index = setting, plan, index
 
     @cached_property
     def index(self) -> near.Shingles:
-        """The shingles of all held-out text, made once by each process."""
-        batches = read_batches(self.heldout, BATCH)
-        return near.index_of(row["text"] for rows in batches for row in rows)
+        """The shingles of all held-out text; all processes share one file's pages."""
+        found: near.Shingles = np.load(self._index, mmap_mode="r", allow_pickle=False)
+        return found
+
+    @cached_property
+    def filter(self) -> near.Filter:
+        """What spares most searches in the index."""
+        return near.Filter(self.index)
 
     def __call__(self, part: str) -> None:
         """Separate one part and put it on the shelf."""
@@ -269,7 +274,7 @@ class Separate:
 
     def _without_copies(self, rows: list[Row], step: Step) -> Iterator[Row]:
         threshold, least = self.setting.config.near_duplicate, self.setting.config.min_chars
-        for row, hits in zip(rows, _hits(self.index, [row["text"] for row in rows]), strict=True):
+        for row, hits in zip(rows, _hits(self.filter, [row["text"] for row in rows]), strict=True):
             step.enter(len(row["text"].encode()))
             if hits >= near.MIN_SHINGLES:
                 change = near.take_out(self.index, row["text"], threshold, row["kind"] == "source")
@@ -286,8 +291,14 @@ class Separate:
             yield row
 
 
-def _hits(index: near.Shingles, texts: Sequence[str]) -> list[int]:
+def write_index(heldout: Path, index: Path) -> None:
+    """The shingles of the table to judge by, for `Separate`."""
+    rows = (row for batch in read_batches(heldout, BATCH) for row in batch)
+    np.save(index, near.index_of(row["text"] for row in rows), allow_pickle=False)
+
+
+def _hits(filter_: near.Filter, texts: Sequence[str]) -> list[int]:
     """How many shingles of each text stand in the index."""
     hashes, offsets = near.shingles_of(texts)
-    sums = np.concatenate([[0], np.cumsum(near.known(index, hashes))])
+    sums = np.concatenate([[0], np.cumsum(filter_.known(hashes))])
     return [int(n) for n in sums[offsets[1:]] - sums[offsets[:-1]]]

@@ -9,7 +9,7 @@ texts of one kind well below 0.2.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,8 @@ PASSAGE_BYTES = 400  # smallest passage that is judged by itself
 _LARGE_BYTES = 4000
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _TOP_LEVEL = re.compile(r"\n[ \t]*\n(?=[^\s)\]}])")
+_BATCH = 1 << 20  # characters worked on together
+_SHIFT = np.uint64(64 - 25)
 _STEP = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
@@ -67,8 +69,43 @@ def _windows(codes: Shingles, length: int) -> Shingles:
 
 
 def index_of(texts: Iterable[str]) -> Shingles:
-    """The sorted, distinct shingles of many texts."""
-    return np.unique(shingles_of(list(texts))[0])
+    """The sorted, distinct shingles of many texts. Holds some texts at a time, and twice the index."""
+    index, new, waiting = np.empty(0, np.uint64), list[Shingles](), 0
+    for batch in _batches(texts):
+        new.append(np.unique(shingles_of(batch)[0]))
+        waiting += len(new[-1])
+        if waiting > len(index):
+            index, new, waiting = np.unique(np.concatenate([index, *new])), [], 0
+    return np.unique(np.concatenate([index, *new]))
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class Filter:
+    """A table that says of most shingles outside an index, without a search in it, that they are not in it: 32 MB."""
+
+    def __init__(self, index: Shingles) -> None:
+        self._index = index
+        self._table = np.zeros(1 << 25, bool)
+        self._table[index >> _SHIFT] = True
+
+    def known(self, found: Shingles) -> npt.NDArray[np.bool_]:
+        """As `known`, of the same index: booleans (n,)."""
+        mask = self._table[found >> _SHIFT]
+        maybe = np.flatnonzero(mask)
+        mask[maybe] = known(self._index, found[maybe])
+        return mask
 
 
 def known(index: Shingles, found: Shingles) -> npt.NDArray[np.bool_]:

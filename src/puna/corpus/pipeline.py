@@ -9,6 +9,7 @@ parts at once. read - clean - [equal documents, training of the scorers] - score
 """
 
 import errno
+import importlib.util
 import platform
 import shutil
 import tempfile
@@ -60,6 +61,7 @@ def build_documents(config: Corpus, out: Path, progress: Progress = QUIET, work:
     same bytes. Equal sources, recipe and library versions give equal bytes, for any number of workers and any bound on memory.
     Raises PunaError for sources that are missing, empty, binary or hostile, and where too little text is left.
     """
+    check_extra()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -91,6 +93,17 @@ def document_batches(folder: Path, split: str, columns: list[str] | None = None)
 def read_documents(folder: Path, split: str) -> pa.Table:
     """All documents of a finished artefact, `split` "train" or "heldout", with the columns of FINAL_SCHEMA; all in memory."""
     return pa.Table.from_batches(document_batches(folder, split), schema=FINAL_SCHEMA)
+
+
+# A module of each library of the extra `data`, by what a corpus cannot do without; those of one reader are asked for there.
+_NEEDED = ("ftfy", "rjieba", "scipy", "sklearn", "threadpoolctl", "trafilatura", "lxml", "py3langid")
+
+
+def check_extra() -> None:
+    """Raises PunaError where the libraries of the extra `data` are not installed: before the first page, not at the thousandth."""
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        raise PunaError(f"the data pipeline needs {', '.join(missing)}", where="corpus",
+                        mend="pip install 'puna[data]'; ./puna has them")  # fmt: skip
 
 
 class _Build:
@@ -228,7 +241,9 @@ class _Build:
         self.progress.finish()
         for note in plan.notes:
             self.progress.note(note)
-        job = holdout.Separate(self.setting, plan, (self.out / "heldout.parquet").resolve())
+        index = self.setting.work / "heldout.npy"
+        holdout.write_index(self.out / "heldout.parquet", index)
+        job = holdout.Separate(self.setting, plan, index)
         self.passed("taking out near-duplicates of held-out text", job, self.setting.shelf(holdout.SHELF),
                     self.setting.shelf(finishing.SHELF).names())  # fmt: skip
         if heldout.rows == 0:

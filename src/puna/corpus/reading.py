@@ -17,6 +17,7 @@ from puna.corpus import hub, python, readers, sources
 from puna.corpus.clean import without_surrogates
 from puna.corpus.context import Setting
 from puna.corpus.documents import RAW_SCHEMA, Document, TableWriter
+from puna.corpus.fields import NoTextField
 from puna.corpus.readers import Split, Tally
 from puna.corpus.steps import Step
 from puna.errors import PunaError
@@ -37,6 +38,7 @@ class Task:
     profile: str
     splits: tuple[Split, ...] = ()
     shard: hub.Shard | None = None
+    of_folder: bool = False  # the splits are of files that a folder happens to hold
 
     @property
     def size(self) -> int:
@@ -58,7 +60,13 @@ class Read:
     def _documents(self, task: Task, tally: Tally) -> Iterator[Document]:
         field = self.setting.config.text_field
         for split in task.splits:
-            yield from readers.read_split(split, field, task.licence, tally)
+            try:
+                yield from readers.read_split(split, field, task.licence, tally)
+            except NoTextField:
+                # In a folder it may be a list of addresses or of settings; a file that the recipe names is a mistake.
+                if not task.of_folder or field is not None:
+                    raise
+                tally.skipped[f"file with no known text field, {split.file.name}"] += 1
         if task.shard is not None:
             with hub.fetched(task.shard) as file:
                 yield from readers.read_file(file, field, task.licence, tally)
@@ -113,8 +121,9 @@ def tasks_of(setting: Setting, tally: Tally) -> dict[str, Task]:
         elif source.hub:
             found += [Task(*said, shard=shard) for shard in hub.list_dataset(source.path).shards]
         else:
-            files = readers.list_files(Path(source.path).expanduser(), source.label, tally)
-            found += [Task(*said, splits=splits) for splits in _grouped(files)]
+            root = Path(source.path).expanduser()
+            files = readers.list_files(root, source.label, tally)
+            found += [Task(*said, splits=splits, of_folder=root.is_dir()) for splits in _grouped(files)]
     return {f"{number:06}": task for number, task in enumerate(found)}
 
 

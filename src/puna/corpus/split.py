@@ -85,9 +85,9 @@ def choose(
         taken = _fill(order, weights, target, largest)
         if sum(weights[head] for head in taken) >= target / 2:
             return {name for head in taken for name in groups[head]}
-    # Few large units: one that is somewhat too large is better than none.
-    small = sorted((head for head in order if weights[head] <= max(_MOST, share) * total), key=lambda h: weights[h])
-    return set(groups[small[0]]) if small and len(weights) > 1 else set()
+    # Few large units: one that is somewhat too large is better than none, and than one too small to judge by.
+    fit = [head for head in order if target / 2 <= weights[head] <= max(_MOST, share) * total]
+    return set(groups[min(fit, key=lambda head: weights[head])]) if fit and len(weights) > 1 else set()
 
 
 def _fill(order: list[str], weights: Mapping[str, int], target: float, largest: float) -> list[str]:

@@ -100,6 +100,10 @@ class Near(Section):
 
     apply: Apply = "web"
     threshold: float = Field(0.7, gt=0, le=1, description="estimated Jaccard similarity from which two are one")
+    passages: bool = Field(
+        False,
+        description="cut documents into passages of some 2,000 letters first, so that two editions of a book meet",
+    )
     upweight: bool = Field(False, description="read what stood for n documents 1 + log2(n) times, at most 4")
 
 

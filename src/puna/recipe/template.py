@@ -22,11 +22,18 @@ name = {name}            # the run's folder: runs/{file}
 
 [corpus]
 # "python" is the documentation and source of the running Python. Files and folders of your own:
-# .txt .md .rst .html .json .jsonl .csv .parquet, plain or .gz or .zst.
+# text, Markdown, HTML, WARC, PDF, JSON lines, CSV, Parquet, .tar and .zip, plain or compressed; or hf:org/name.
+# A crawl goes through every cleaning stage:  {{path = "crawl/", profile = "web"}}
 sources = {sources}
 # text_field = "text"      # the field of JSON, CSV and Parquet rows that holds the text; found when unset
 # licence = "unstated"     # the licence of your text; it stands beside every document and in the model card
 # heldout_share = 0.05     # kept for judging, by file or module; of a lone file, its end
+
+# Stages for pages of the web; `docs/corpus.md` says what each does, `apply = "all"` or "off" changes to what.
+# [corpus.language]
+# keep = ["en", "zh"]
+# [corpus.decontaminate]
+# evals = ["evals/"]       # evaluation items that must not be trained on
 
 [tokenizer]
 # vocab_size = 4096        # unset: chosen with model.size

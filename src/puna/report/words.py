@@ -100,10 +100,10 @@ def percent(share: float | None, places: int = 1) -> str:
 
 
 def small_share(share: float | None) -> str:
-    """A share of one as per cent that is not written as nought unless it is: 12.3 %, 0.04 %, 0.0002 %."""
+    """A share of one as per cent that is not written as nought unless it is: 12.3 %, 0.04 %, <0.01 %."""
     if share is None or not 0 < abs(share) < 0.0005:
         return percent(share)
-    return percent(share, min(6, -math.floor(math.log10(100 * abs(share)))))
+    return percent(share, 2) if abs(share) >= 0.0001 else f"<{percent(0.0001, 2)}"
 
 
 def decimal(value: float | None, places: int = 3) -> str:
