@@ -159,7 +159,7 @@ def test_two_sources_give_each_their_share(folder: Path, tmp_path: Path) -> None
     [
         ("a.txt", b"", "holds no text"),
         ("a.txt", b"\x00" * 100, "holds no text"),
-        ("a.txt", b"short", "no document is left"),
+        ("a.txt", b"short", "nothing is left to go on with"),
         ("a.exe", b"x", "no kind of file"),
         ("a.txt", ("x" * 79 + "\n").encode() * 2, "too little text"),
     ],

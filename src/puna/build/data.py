@@ -67,7 +67,7 @@ def pack_stage() -> Stage:
         mixed = Mixed(context.done["corpus"])
         rows = mixed.counted(encode_documents(tokenizer, mixed.texts()))
         facts = pack_documents(rows, shape.context, folder, vocab_size=shape.vocab, pad_id=SPECIALS.index(PAD),
-                               progress=context.progress)  # fmt: skip
+                               turns=lambda: mixed.turns, progress=context.progress)  # fmt: skip
         mixed.write(folder, context.progress)
         return dict(facts)
 

@@ -107,8 +107,12 @@ def _publish(context: Context) -> Made:
         from puna.report import render_corpus
 
         corpus = run / "corpus.html"
-        if not corpus.is_file() or any(not row["reused"] for row in context.log):
-            render_corpus(corpus_data(context), corpus)
+        fresh = corpus.with_name(".corpus.html.new")
+        render_corpus(corpus_data(context), fresh)
+        if corpus.is_file() and file_sha256(corpus) == file_sha256(fresh):
+            fresh.unlink()
+        else:
+            os.replace(fresh, corpus)
     return Made(run, context.log, release, report, corpus)
 
 

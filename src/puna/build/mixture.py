@@ -39,12 +39,14 @@ class Mixed:
         self._of: list[int] = []  # the group of each text, in the order in which they are given
         self._tokens: list[int] = []
         self._bytes: list[int] = []
+        self.turns: list[int] = []  # the number of the first text of each time round
 
     def texts(self) -> Iterator[str]:
         """The texts."""
         known: dict[tuple[str, str], int] = {}
         turn, most = 0, 1
         while turn < most:
+            self.turns.append(len(self._of))
             for batch in document_batches(self._corpus, "train", ["text", "label", "lang", "copies"]):
                 for row in batch.to_pylist():
                     most = max(most, row["copies"])

@@ -12,8 +12,9 @@ from puna.build.facts import CALIBRATE_TUNING, RATE, actual_shape, pretraining_p
 from puna.build.graph import Context, Stage
 from puna.build.mixture import most_tokens
 from puna.build.store import LOG
+from puna.errors import PunaError
 from puna.files import write_json
-from puna.recipe.scaling import Plan, budget_tokens, plan_pretraining, tuning_batch
+from puna.recipe.scaling import MIN_STEPS, Plan, batch_tokens_of, budget_tokens, plan_pretraining, tuning_batch
 from puna.recipe.schema import Sft, Train
 
 
@@ -54,6 +55,9 @@ def calibrate_stage(name: str, capped: bool) -> Stage:
             measured = calibrate(config, trial, device)
             budget = budget_tokens(section, shape, measured.tokens_per_second)
             tokens = int(min(budget, most_tokens(context))) if capped else budget
+            if tokens < budget and tokens < MIN_STEPS * batch_tokens_of(section, tokens, shape.context):
+                raise PunaError(f"max_epochs leaves {tokens:,} tokens, which is under {MIN_STEPS} steps", where="corpus.sources",
+                                mend="raise max_epochs of the source, or lower its weight")  # fmt: skip
             plan = settle(plan_pretraining(section, shape, tokens), config, device)
             if (plan.rows, plan.compile) == (trial.rows, trial.compile):
                 break

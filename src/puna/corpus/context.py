@@ -51,12 +51,10 @@ class Setting:
     @property
     def workers(self) -> int:
         """Processes at a time: as the recipe says, or one a core, and no more than the memory allows."""
-        wished = (
-            self.config.scale.workers or len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count()
-        )
-        return max(1, min(wished or 1, self.memory // (2 * _BASE)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wished = self.config.scale.workers or cores
+        # On a cluster each machine has memory of its own, and the recipe says how many workers there are.
+        return wished if self.ray else max(1, min(wished, self.memory // (2 * _BASE)))
 
     @property
     def memory(self) -> int:

@@ -30,7 +30,7 @@ SHELF = "finished"
 HITS = "hits.npz"
 STEPS = ("near duplicates", "repeated passages", "safety", "topics", "coherent parts", "evaluation items", "mixture")
 Row = dict[str, Any]
-_MOST_UPWEIGHT = 4.0
+_MOST_UPWEIGHT, _MOST_COPIES = 4.0, 100.0
 
 
 def near_gone(setting: Setting, clusters: Clusters) -> Orders:
@@ -69,7 +69,7 @@ class Finish:
     @cached_property
     def topic_weights(self) -> list[float]:
         """How often documents of each cluster are read: by the first of the recipe's words that labels it, else once."""
-        wanted = self.setting.config.topics.weights
+        wanted = {word.lower(): weight for word, weight in self.setting.config.topics.weights.items()}
         labels = self.scorers.topics.labels if self.scorers.topics else []
         return [next((wanted[word] for word in wanted if word in words), 1.0) for words in labels]
 
@@ -101,6 +101,7 @@ class _Part:
         first, end = job.setting.bounds(job.setting.shelf(REDUCED))[place]
         self.clusters = job.clusters.of(first, end)
         self.sizes = dict(zip(self.clusters.order.tolist(), self.clusters.size.tolist(), strict=True))
+        self.first = set(self.clusters.order[self.clusters.representative()].tolist())
         low, high = np.searchsorted(job.gone, [first, end])
         self.gone = set(job.gone[low:high].tolist())
         self.repeats = of_partition(job.repeats, first, end) if job.repeats else None
@@ -242,9 +243,9 @@ class _Part:
             weight = self.job.by_label[row["label"]] * self.config.language.weights.get(row["lang"], 1.0)
             if row.get("topic") is not None:
                 weight *= self.job.topic_weights[row["topic"]]
-            if self.config.near.upweight:
+            if self.config.near.upweight and row["order"] in self.first:
                 weight *= min(1.0 + math.log2(row["cluster_size"]), _MOST_UPWEIGHT)
-            row["copies"] = _copies(weight, row["id"])
+            row["copies"] = _copies(min(weight, _MOST_COPIES), row["id"])
         return self._through("mixture", rows, lambda row: "" if row["copies"] else "left out by its weight")
 
 

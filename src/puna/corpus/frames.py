@@ -7,13 +7,13 @@ One definition runs on this machine's cores, or on the Ray cluster that the reci
 folder must then be on storage that its workers see.
 """
 
+import errno
 import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 from puna.errors import PunaError
@@ -46,11 +46,6 @@ def engine(ray: str | None = None) -> ModuleType:
             raise PunaError(f"no Ray cluster ({error})", where=address,
                             mend="pip install 'ray>=2.52', start the cluster, or leave corpus.scale.ray out") from error  # fmt: skip
     return daft
-
-
-def place(path: Path, ray: str | None = None) -> str:
-    """A file for Daft, which reads [ ] { } * ? in a path as patterns: as seen from here, where few folders stand in it."""
-    return str(path) if ray or os.environ.get(RAY_ADDRESS) else os.path.relpath(path)
 
 
 def run_parts(
@@ -103,6 +98,10 @@ def _told(job: Job, part: str) -> str:
         job(part)
     except PunaError as error:
         return json.dumps({"what": error.what, "where": error.where, "mend": error.mend})
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return json.dumps({"what": "the disk is full", "where": part, "mend": "free some space and run it again"})
     return ""
 
 

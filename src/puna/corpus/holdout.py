@@ -248,7 +248,7 @@ class Separate:
 
     def __call__(self, part: str) -> None:
         """Separate one part and put it on the shelf."""
-        facts: dict[str, Any] = {"changed": 0, "languages": {}}
+        facts: dict[str, Any] = {"changed": 0}
         out, away = (Step(name) for name in STEPS)
         with self.setting.shelf(SHELF).writing(part, facts) as folder:
             with TableWriter(folder / DOCUMENTS, WORK_SCHEMA) as writer:
@@ -256,8 +256,6 @@ class Separate:
                     for row in self._without_copies(list(self._without_held(rows, out)), away):
                         row["source"] = _unit(self.plan, row)
                         facts["changed"] += bool(row["changed"])
-                        languages = facts["languages"]
-                        languages[row["lang"]] = languages.get(row["lang"], 0) + len(row["text"].encode())
                         writer.add(row)
             facts |= {"rows": writer.rows, "bytes": writer.bytes, "steps": [out.report(), away.report()]}
 

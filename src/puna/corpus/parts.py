@@ -8,6 +8,7 @@ sort by their names in reading order. A build that is run again takes what stand
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class Shelf:
         if not self.folder.is_dir():
             return
         for path in sorted(self.folder.iterdir()):
-            if path.name.startswith(".") or not self.has(path.name) or not _is_whole(path):
+            if path.is_dir() and (path.name.startswith(".") or not self.has(path.name) or not _is_whole(path)):
                 shutil.rmtree(path)
 
     @contextmanager
@@ -72,8 +73,9 @@ class Shelf:
 
         `facts` may be filled until then. A part that stands there already is left as it is.
         """
-        temporary = self.folder / f".{part}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
+        temporary = (
+            self.folder / f".{part}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        )  # machines of a cluster share numbers
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -93,10 +95,6 @@ class Shelf:
             fsync_directory(self.folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-    def remove(self) -> None:
-        """Take the whole shelf away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:

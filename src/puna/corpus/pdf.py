@@ -3,8 +3,8 @@
 Comes in: the path of a PDF. Goes out: its pages' text, or a count of why there is none. Must never happen: a crash, a hang or
 a leak of the C++ library in the process that reads everything else.
 
-pypdfium2 rather than pypdf: it knows the Chinese, Japanese and Korean encodings of fonts, and is the faster by an order of
-magnitude. What pure Python would spare (memory errors of C++) the process of its own does.
+pypdfium2 rather than pypdf: it knows the Chinese, Japanese and Korean encodings of fonts.
+What pure Python would spare (memory errors of C++) the process of its own does.
 """
 
 import json

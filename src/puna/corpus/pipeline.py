@@ -31,6 +31,7 @@ from puna.corpus import (
     frames,
     functions,
     holdout,
+    language,
     neardup,
     python,
     reading,
@@ -41,13 +42,16 @@ from puna.corpus import (
     summary,
 )  # fmt: skip
 from puna.corpus.context import Setting
+from puna.corpus.correct import load_blocklist
 from puna.corpus.documents import FINAL_SCHEMA, TableWriter, read_rows
 from puna.corpus.frames import Job
 from puna.corpus.parts import Shelf
 from puna.corpus.reducing import Barrier
+from puna.corpus.safety import read_lists
 from puna.corpus.steps import Step
 from puna.corpus.tables import Orders, Without
 from puna.corpus.tally import Tally
+from puna.corpus.thresholds import load_thresholds
 from puna.errors import PunaError
 from puna.files import write_json
 from puna.progress import QUIET, Progress
@@ -125,13 +129,13 @@ class _Build:
             holdout.SHELF,
         ):
             self.setting.shelf(name).verify()
+        index = self.check()
         self.read()
         self.clean()
         same = self.barrier.same_documents()
         scorers.train_scorers(self.setting, Without(same), self.progress)
         marks = self.score()
         self.reduce(marks, same)
-        index = self.evaluation_index()
         clusters = self.finish(index)
         plan, once = self.separate()
         self.write(holdout.SHELF)
@@ -144,6 +148,19 @@ class _Build:
         self.progress.note(summary.told(report))
         write_json(self.out / "corpus.json", report)
         return report
+
+    def check(self) -> Path | None:
+        """All files that the stages read beside the sources, before the first document; the evaluation items' index."""
+        own = self.config.thresholds
+        load_thresholds(Path(own) if own else None)
+        if self.config.correct.blocklist is not None:
+            load_blocklist(Path(self.config.correct.blocklist))
+        if self.config.safety.words is not None:
+            read_lists([Path(self.config.safety.words)])
+        if self.config.language.keep and (unknown := sorted(set(self.config.language.keep) - set(language.claimed()))):
+            raise PunaError(f"no language is called {unknown[0]!r}", where="corpus.language.keep",
+                            mend='write codes of ISO 639, like "en" and "zh"')  # fmt: skip
+        return self.evaluation_index()
 
     def passed(self, title: str, job: Job, shelf: Shelf, parts: list[str]) -> None:
         """Run a pass over those of `parts` that are not on its shelf yet."""
@@ -174,9 +191,7 @@ class _Build:
         self.passed("cleaning", job, shelf, parts)
         facts = [shelf.facts(part) for part in parts]
         if not any(one["rows"] for one in facts):
-            raise PunaError(
-                "no document is left after the filters", where="corpus", mend="see min_chars and max_symbol_share"
-            )
+            raise _too_little("go on with", [step for one in facts for step in one["steps"]])
         self.know(has_web=any(one["web"] for one in facts))
 
     def score(self) -> scoring.Marks:
@@ -196,7 +211,14 @@ class _Build:
         config = self.config.decontaminate
         if not config.evals or config.apply == "off":
             return None
-        items = list(evalitems.read_items(config.evals))
+        skipped: Counter[str] = Counter()
+        items = list(evalitems.read_items(config.evals, skipped))
+        if not items:
+            why = ", ".join(f"{reason}: {n}" for reason, n in sorted(skipped.items()))
+            raise PunaError(f"no evaluation item is in {', '.join(map(str, config.evals))} ({why or 'no file'})",
+                            where="corpus.decontaminate.evals", mend="docs/corpus.md says which forms are read")  # fmt: skip
+        for reason, count in sorted(skipped.items()):
+            self.progress.note(f"  evaluation files passed over: {count:,} {reason}")
         path = self.setting.work / "items.npz"
         decontaminate.ItemIndex.build(items, config.words, config.characters).save(path)
         return path
@@ -215,9 +237,9 @@ class _Build:
             )
             self.passed("finishing", finishing.Finish(self.setting, clusters, gone, repeats, index), shelf, parts)
         if not any(shelf.facts(part)["rows"] for part in parts):
-            raise PunaError(
-                "no document is left after the stages", where="corpus", mend="see the steps' `drop` and `apply`"
-            )
+            names = (cleaning.SHELF, reducing.SHELF, finishing.SHELF)
+            told = [step for name in names for part in parts for step in self.setting.shelf(name).facts(part)["steps"]]
+            raise _too_little("go on with", told)
         return clusters
 
     def near(self) -> neardup.Clusters:
@@ -284,4 +306,4 @@ def _too_little(use: str, steps: list[dict[str, Any]]) -> PunaError:
         removed.update({f"{why} ({step['step']})": count for why, count in step["removed"].items() if count})
     told = ", ".join(f"{count:,} {why}" for why, count in removed.items())
     return PunaError(f"too little text: nothing is left to {use}{f'; taken out: {told}' if told else ''}", where="corpus",
-                     mend="give more, or other, text")  # fmt: skip
+                     mend="give more, or other, text, or change what took it")  # fmt: skip

@@ -41,6 +41,14 @@ class Task:
     of_folder: bool = False  # the splits are of files that a folder happens to hold
 
     @property
+    def is_web(self) -> bool:
+        """Whether its documents are pages of the web, as far as the files' names tell."""
+        crawled = readers.WARC | readers.HTML
+        return self.profile == "web" or (
+            self.profile == "auto" and any(_kind(split) in crawled for split in self.splits)
+        )
+
+    @property
     def size(self) -> int:
         """Bytes on disk or on the hub."""
         return sum(split.file.path.stat().st_size for split in self.splits) + (self.shard.size if self.shard else 0)
@@ -64,7 +72,7 @@ class Read:
                 yield from readers.read_split(split, field, task.licence, tally)
             except NoTextField:
                 # In a folder it may be a list of addresses or of settings; a file that the recipe names is a mistake.
-                if not task.of_folder or field is not None:
+                if not task.of_folder:
                     raise
                 tally.skipped[f"file with no known text field, {split.file.name}"] += 1
         if task.shard is not None:
@@ -108,13 +116,13 @@ def _rows(documents: Iterable[Document], task: Task, step: Step, skipped: Counte
 
 
 def tasks_of(setting: Setting, tally: Tally) -> dict[str, Task]:
-    """All that is to be read, numbered in reading order; curated sources first, so that a page that quotes a book is the copy.
+    """All that is to be read, numbered in reading order; curated text first, so that a page that quotes a book is the copy.
 
     The running Python, if it is a source, has neither split nor shard: `python.collect` reads it.
     Raises PunaError where a source is missing or holds nothing that can be read.
     """
     found: list[Task] = []
-    for source in sorted(sources.all_sources(setting.config), key=lambda one: one.profile == "web"):
+    for source in sources.all_sources(setting.config):
         said = (source.label, source.licence, source.profile)
         if source.path == PYTHON_SOURCE:
             found.append(Task(*said))
@@ -124,7 +132,12 @@ def tasks_of(setting: Setting, tally: Tally) -> dict[str, Task]:
             root = Path(source.path).expanduser()
             files = readers.list_files(root, source.label, tally)
             found += [Task(*said, splits=splits, of_folder=root.is_dir()) for splits in _grouped(files)]
+    found.sort(key=lambda task: task.is_web)
     return {f"{number:06}": task for number, task in enumerate(found)}
+
+
+def _kind(split: Split) -> str | None:
+    return readers.kind_of(split.file.path)
 
 
 def _grouped(files: list[readers.SourceFile]) -> Iterator[tuple[Split, ...]]:
@@ -133,7 +146,8 @@ def _grouped(files: list[readers.SourceFile]) -> Iterator[tuple[Split, ...]]:
     held = 0
     for file in files:
         splits, size = readers.splits_of(file, _SPLIT_BYTES), file.path.stat().st_size
-        if group and (len(splits) > 1 or held + size > _GROUP_BYTES):
+        other = bool(group) and _kind(group[-1]) != _kind(splits[0])  # a task is web or it is not
+        if group and (len(splits) > 1 or held + size > _GROUP_BYTES or other):
             yield tuple(group)
             group, held = [], 0
         if len(splits) > 1:

@@ -117,7 +117,10 @@ class Reduce:
             with TableWriter(folder / DOCUMENTS, WORK_SCHEMA) as writer:
                 for rows in read_batches(setting.shelf(CLEAN).file(part, DOCUMENTS), BATCH):
                     for row in rows:
-                        row |= {name: _known(scores[name][place]) for name in (*MEASURES, SEAM)}
+                        values = {name: scores[name][place] for name in (*MEASURES, SEAM)}
+                        row |= {name: _known(value) for name, value in values.items()}
+                        # Judged as they were scored, not as they are rounded for the table.
+                        row["reasons"] = {m: scoring.reason(m, values[m], row["lang"], self.marks) for m in MEASURES}
                         place += 1
                     kept = self._batch(rows, steps, repeats)
                     for row in kept:
@@ -138,7 +141,7 @@ class Reduce:
         stands = self.stands(np.array([row["order"] for row in rows], np.int64))
         for row, stays in zip(rows, stands, strict=True):
             reasons = {"duplicate documents": "" if stays else "the same text came before"}
-            reasons |= {name: scoring.reason(name, _number(row[name]), row["lang"], self.marks) for name in MEASURES}
+            reasons |= row.pop("reasons")
             size = len(row["text"].encode())
             if _leaves(row, size, steps, reasons):
                 continue
@@ -192,7 +195,3 @@ def _leaves(row: Row, size: int, steps: dict[str, Step], reasons: dict[str, str]
 
 def _known(value: float) -> float | None:
     return None if not np.isfinite(value) else round(float(value), 5)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

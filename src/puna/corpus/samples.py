@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from puna.corpus import clean, language, readers
 from puna.corpus.cleaning import DOCUMENTS
+from puna.corpus.extract import main_text
 from puna.corpus.parts import Shelf
 from puna.corpus.tables import Without
 from puna.corpus.tally import Tally
@@ -98,21 +99,39 @@ def _rows(path: Path, places: list[int]) -> Iterator[dict[str, Any]]:
 
 def _pieces(text: str) -> list[str]:
     pieces = list(clean.split_long(text, PASSAGE))
-    return pieces[:: max(1, -(-len(pieces) // _PASSAGES))]
+    if len(pieces) <= _PASSAGES:
+        return pieces
+    return [pieces[place * len(pieces) // _PASSAGES] for place in range(_PASSAGES)]
 
 
 def of_files(paths: Iterable[str], text_field: str | None, most_chars: int) -> Sample:
-    """The passages of a user's own example files, in the order of their names. PunaError where one cannot be read."""
-    sample, held, tally = Sample(), 0, Tally()
+    """Passages of a user's own example files: all, or those with the smallest hashes. PunaError where one cannot be read."""
+    tally, held = Tally(), 0
+    found: list[tuple[bytes, str]] = []
     for path in paths:
         root = Path(path).expanduser()
         for file in readers.list_files(root, root.name, tally):
             for document in readers.read_file(file, text_field, "", tally):
-                text, _ = clean.repair(clean.without_surrogates(document.text))
-                pieces = [piece for piece in _pieces(text) if piece.strip()]
-                for piece, lang in zip(pieces, language.identify(pieces).code, strict=True):
-                    sample.add(piece, lang)
-                    held += len(piece)
-                if held > most_chars:
-                    return sample
+                markup = document.kind == "html"
+                text, _ = clean.repair(clean.without_surrogates(main_text(document.text) if markup else document.text))
+                for piece in clean.split_long(text, PASSAGE):
+                    if piece.strip():
+                        found.append((hashlib.blake2b(piece.encode(), digest_size=8).digest(), piece))
+                        held += len(piece)
+                if held > 2 * most_chars:
+                    found, held = _fewer(found, most_chars)
+    found, _ = _fewer(found, most_chars)
+    sample = Sample()
+    for (_, piece), lang in zip(found, language.identify([piece for _, piece in found]).code, strict=True):
+        sample.add(piece, lang)
     return sample
+
+
+def _fewer(found: list[tuple[bytes, str]], most: int) -> tuple[list[tuple[bytes, str]], int]:
+    found.sort()
+    held = 0
+    for place, (_, piece) in enumerate(found):
+        held += len(piece)
+        if held > most:
+            return found[: place + 1], held
+    return found, held

@@ -16,7 +16,7 @@ from puna.corpus.coherence import Coherence
 from puna.corpus.context import Setting, applies
 from puna.corpus.perplexity import Perplexity
 from puna.corpus.quality import Quality
-from puna.corpus.safety import OPTIONAL, Safety
+from puna.corpus.safety import OPTIONAL, Safety, read_lists
 from puna.corpus.samples import Sample
 from puna.corpus.tables import Without
 from puna.corpus.topics import Topics
@@ -83,10 +83,12 @@ class _School:
         return self.sample(lambda row: not row["web"] and row["kind"] == "text", passages=True)
 
     def teach(self, name: str, train: Callable[[], Any]) -> None:
-        """Run one training and save its model; a refusal for want of text becomes a note."""
+        """Run one training and save its model; a refusal for want of text becomes a note. A file's mistake names the file."""
         try:
             model = train()
         except PunaError as error:
+            if error.where is not None:
+                raise
             self.notes.append(f"{name}: nothing is judged by it: {error.what}")
             return
         if model is not None:
@@ -121,6 +123,10 @@ class _School:
     def safety(self) -> Safety:
         sample = self.asked(self.config.safety.apply)
         config = self.config.safety
+        known = read_lists([Path(config.words)] if config.words else [])
+        if unknown := sorted(set(config.drop) - set(known)):
+            raise PunaError(f"there is no category {unknown[0]!r}", where="corpus.safety.drop",
+                            mend=f"name some of {', '.join(sorted(known))}")  # fmt: skip
         also = [category for category in config.drop if category in OPTIONAL]
         model, facts = Safety.train(sample.texts, sample.langs, words=config.words, also=also)
         self.facts["safety"] = facts

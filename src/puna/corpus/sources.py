@@ -102,9 +102,9 @@ def _digest(path: Path) -> str:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         state = hashlib.sha256()
         for file in files:
-            state.update(
-                f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode("utf-8", "surrogateescape")
-            )
+            # Names too: a suffix says how a file is read, a folder's name what a task is called.
+            name = f"{path.parent.name}/{path.name}/{file.relative_to(path).as_posix()}"
+            state.update(f"{name}\0{file_sha256(file)}\n".encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise streams.unreadable(path, error) from error
     if not files:

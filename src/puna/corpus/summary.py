@@ -17,8 +17,6 @@ from puna.corpus.scoring import Marks
 from puna.corpus.steps import Step, accounts, joined
 from puna.corpus.tally import Tally
 
-_LARGEST = 10  # clusters of near-duplicates that are shown
-
 
 def steps_of(setting: Setting) -> list[dict[str, Any]]:
     """The steps of all passes in order, each over all parts."""
@@ -63,6 +61,7 @@ def of_build(
                        for lang, mark in marks["perplexity"].items()},
         "quality": learned["facts"].get("quality"),
         "marks": marks,
+        "safety": _safety(setting, steps),
         "duplicates": _duplicates(clusters),
         "personal": dict(sorted(personal.items())),
         "encodings": dict(sorted(encodings.items())),
@@ -71,6 +70,15 @@ def of_build(
         "notes": [*learned["notes"], *plan.notes],
         "versions": {"thresholds": thresholds.VERSION if own is None else f"{thresholds.VERSION}, changed by the recipe's own"},
     }  # fmt: skip
+
+
+def _safety(setting: Setting, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Documents over the threshold, by category, whether they went or stayed."""
+    step = next(step for step in steps if step["step"] == "safety")
+    found: Counter[str] = Counter()
+    for name, count in step["changed"].items():
+        found[name.partition(",")[0]] += count
+    return {name: {"documents": n, "threshold": setting.config.safety.threshold} for name, n in sorted(found.items())}
 
 
 def _duplicates(clusters: neardup.Clusters) -> dict[str, Any]:

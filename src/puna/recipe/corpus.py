@@ -147,7 +147,9 @@ class Scale(Section):
     """How much of the machine, or which cluster, the pipeline takes."""
 
     memory: str = Field("2GB", description="bound on the pipeline's memory, whatever the input's size")
-    workers: int | None = Field(None, ge=1, le=4096, description="processes; unset: one for each core")
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="processes; unset: one for each core; never more than memory allows"
+    )
     ray: str | None = Field(None, description='address of a Ray cluster, like "ray://head:10001"')
 
     @field_validator("memory")
@@ -169,7 +171,10 @@ class Corpus(Section):
     )
     licence: str = Field("unstated", description="licence of your own text, written beside every document")
     heldout_share: float = Field(
-        0.05, gt=0, lt=0.5, description="share of the text kept for judging, by module or file; of a lone file, its end"
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="share of the text kept for judging (16 MiB of a source at most), by module or file; of a lone file, its end",
     )
     min_chars: int = Field(80, ge=1, description="shorter documents are dropped")
     max_chars: int = Field(2_000_000, ge=1000, description="longer documents are split at line ends")

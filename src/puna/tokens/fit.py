@@ -8,6 +8,7 @@ filled rows are then taken apart to fill them, so that only documents of those f
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,20 @@ def lay_out(lengths: Int64[ndarray, " documents"], capacity: int, split: bool) -
         np.concatenate([document, tails.document]), np.concatenate([offset, tails.offset]),
         np.concatenate([length, tails.length]), np.concatenate([row, tails.row + len(document)]), rows,
     )  # fmt: skip
+
+
+def lay_out_turns(lengths: Int64[ndarray, " documents"], turns: Sequence[int], capacity: int, split: bool) -> Layout:
+    """As `lay_out`, each turn by itself: `turns` are the numbers of their first documents, the first of them 0."""
+    parts: list[Layout] = []
+    rows = 0
+    for begin, end in zip(turns, [*turns[1:], len(lengths)], strict=True):
+        part = lay_out(lengths[begin:end], capacity, split)
+        parts.append(Layout(part.document + begin, part.offset, part.length, part.row + rows, part.rows))
+        rows += part.rows
+    document, offset, length, row = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("document", "offset", "length", "row")
+    )
+    return Layout(document, offset, length, row, rows)
 
 
 def best_fit(

@@ -13,7 +13,7 @@ A row holds one token more than the context, so that it yields `context` inputs,
 
 import tempfile
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from numpy import ndarray
 from puna.errors import PunaError
 from puna.files import atomic_file, write_json
 from puna.progress import QUIET, Progress
-from puna.tokens.fit import Layout, lay_out
+from puna.tokens.fit import Layout, lay_out_turns
 
 BEGIN, PADDING = 1, 2
 FORMAT = 1
@@ -38,13 +38,16 @@ Mask = Bool[ndarray, " tokens"] | Sequence[bool]
 
 def pack_documents(
     documents: Iterable[tuple[Ids, Mask | None]], context: int, out: Path, *, vocab_size: int, split_long: bool = True,
-    pad_id: int = 0, progress: Progress = QUIET,
+    pad_id: int = 0, turns: Callable[[], Sequence[int]] | None = None, progress: Progress = QUIET,
 ) -> dict[str, Any]:  # fmt: skip
     """Pack documents, each with its end token already, into rows of `context` + 1 tokens; write them into `out`.
 
     `split_long` (pretraining): every token is kept, every row is full but for the end of the last one. Otherwise
     (chat): a document longer than a row is truncated, one that keeps no learned token is left out, and rows are
     padded; all of it is counted. `pad_id` fills the padding; it is never an input of a target and never a target.
+
+    `turns`, asked when all documents have come, gives the number of the first document of each turn: no row holds documents of
+    two turns, so the copies of a document that is read several times, one in each turn, never stand in one row.
 
     Memory is that of the lengths and the layout; the tokens go through a nameless file in `out`.
     Returns pack.json's value: rows, context, dtype, vocab_size, documents, tokens, pieces, targets, splits, truncated,
@@ -59,7 +62,7 @@ def pack_documents(
     with tempfile.TemporaryFile(dir=out) as token_file, tempfile.TemporaryFile(dir=out) as loss_file:
         spool = _Spool(token_file, loss_file, dtype, vocab_size, None if split_long else capacity)
         spool.fill(documents, progress)
-        layout = lay_out(spool.lengths_kept(), capacity, split_long)
+        layout = lay_out_turns(spool.lengths_kept(), turns() if turns else (0,), capacity, split_long)
         targets = _write_rows(spool, layout, capacity, pad_id, out, progress)
     kept = int(layout.length.sum())
     report: dict[str, Any] = {
