@@ -2,8 +2,8 @@
 
     python bench/data_quality.py [--tokens 5e5] [--size 2M] [--seeds 3]
 
-The mix is real (../shared/data/dirty): web pages in ten languages, two Common Crawl pieces, C4 and CC pages, encyclopedia
-articles, twelve novels in two editions each. `raw` reads the pages as a crawler's text dump has them (markup stripped,
+The mix is real (../shared/data/dirty): web pages in ten languages, two Common Crawl pieces, C4 and CC pages; with --books also
+encyclopedia articles and twelve novels in two editions each, clean English that a quality filter may well throw out. `raw` reads the pages as a crawler's text dump has them (markup stripped,
 nothing taken away); `cleaned` is the same files through every stage, English kept. Good examples for the classifier and the
 reference of the perplexity are one half of ../shared/data/train/en_open; the other half, clean text that neither has read, is
 what both are judged by: bits per byte, so that each may have its own tokenizer. The interval of the difference is Student's over
@@ -28,7 +28,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RESULTS = Path(__file__).parent / "results" / "data_quality.json"
 TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-PLAIN = ("c4_demo.jsonl.zst", "cc_en_head-0091.jsonl.zst", "cc_en_head-0174.jsonl.zst", "dup_editions_novels.jsonl.zst")
+PLAIN = ("c4_demo.jsonl.zst", "cc_en_head-0091.jsonl.zst", "cc_en_head-0174.jsonl.zst")
+BOOKS = ("dup_editions_novels.jsonl.zst",)
 
 
 def unpacked(path: Path) -> bytes:
@@ -37,7 +38,7 @@ def unpacked(path: Path) -> bytes:
         return bytes(stream.read())
 
 
-def write_mix(folder: Path) -> tuple[Path, Path, Path, list[str]]:
+def write_mix(folder: Path, books: bool) -> tuple[Path, Path, Path, list[str]]:
     """The mix for both arms, the good examples, and the texts to judge by."""
     raw, web = folder / "raw", folder / "web"
     for made in (raw, web):
@@ -51,12 +52,13 @@ def write_mix(folder: Path) -> tuple[Path, Path, Path, list[str]]:
                 (web / Path(member.name).name).write_bytes(markup)
                 text = unescape(TAGS.sub(" ", markup.decode("utf-8", "replace")))
                 rows.append("\n".join(line.strip() for line in text.splitlines() if line.strip()))
-    articles = unpacked(DATA / "dirty/wiki_demo.txt.zst").decode().split("\n")
+    articles = unpacked(DATA / "dirty/wiki_demo.txt.zst").decode().split("\n") if books else []
     rows += articles
-    (web / "wiki.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in articles if text.strip()))
+    if books:
+        (web / "wiki.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in articles if text.strip()))
     for name in ("sample-0000.warc.gz", "sample-0001.warc.gz"):
         (web / name).write_bytes((DATA / "dirty" / name).read_bytes())
-    for name in PLAIN:
+    for name in (*PLAIN, *BOOKS) if books else PLAIN:
         texts = [json.loads(line)["text"] for line in unpacked(DATA / "dirty" / name).decode().splitlines()]
         rows += texts
         (web / name.removesuffix(".zst")).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -103,16 +105,23 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=5e5, help="that each model reads (default: 5e5)")
     parser.add_argument("--size", default="2M", help="as model.size of a recipe (default: 2M)")
     parser.add_argument("--seeds", type=int, default=3, help="models of each arm (default: 3)")
+    parser.add_argument("--books", action="store_true", help="encyclopedia and novels in the mix too")
     options = parser.parse_args()
     from puna.build.graph import environment
     from puna.build.make import make
     from puna.build.store import read_manifest
     from puna.recipe.load import parse_recipe
 
-    table: dict[str, Any] = {"tokens": int(options.tokens), "size": options.size, "versions": environment(), "arms": {}}
+    table: dict[str, Any] = {
+        "tokens": int(options.tokens),
+        "size": options.size,
+        "books": options.books,
+        "versions": environment(),
+        "arms": {},
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        raw, web, good, texts = write_mix(folder)
+        raw, web, good, texts = write_mix(folder, options.books)
         table["heldout_bytes"] = sum(len(text.encode()) for text in texts)
         scores: dict[str, list[float]] = {}
         for seed in range(1, options.seeds + 1):

@@ -91,7 +91,7 @@ def test_a_build_refused_by_its_text_leaves_no_run(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("too short")
     done = puna("make", "--set", 'corpus.sources=["text"]', "--set", "tune=[]", "--set", "name=short", cwd=tmp_path)
-    assert done.returncode == 2 and "no document is left" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "nothing is left to go on with" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "runs" / "short").exists()
     (tmp_path / "file").write_text("")
     assert "cannot be made" in refused(puna("make", "--runs", "file", cwd=tmp_path))

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from puna.corpus.filters import drawn
-from puna.corpus.thresholds import Thresholds
+from puna.corpus.thresholds import Thresholds, load_thresholds
 
 _BINS = 40
 # Measures that are no shares: where their axis ends. Values beyond stand in the last bar.
 _ENDS = {"words": 2000.0, "mean_word_length": 15.0, "stop_words": 20.0, "sentences": 100.0, "symbols_to_words": 0.5,
-         "perplexity": 2000.0}  # fmt: skip
+         "perplexity": 20_000.0}  # fmt: skip
 _MOST_LANGUAGES = 200  # what one part may hold; every language of the web fits
 
 
 class Histograms:
     """The counts of one part."""
 
-    def __init__(self, thresholds: Thresholds) -> None:
-        self._thresholds = thresholds
+    def __init__(self, thresholds: Thresholds | None) -> None:
+        self._thresholds = thresholds or load_thresholds()
         self._found: dict[str, dict[str, dict[str, Any]]] = {}
 
     def add_all(self, langs: Sequence[str], measured: Mapping[str, np.ndarray]) -> None:
@@ -40,6 +40,8 @@ class Histograms:
         """Some values of one measure in one language, and between which limits a document stays."""
         held = np.asarray(list(values), np.float64)
         held = held[np.isfinite(held)]
+        if not len(held):
+            return
         if len(self._found) >= _MOST_LANGUAGES and lang not in self._found:
             return
         measures = self._found.setdefault(lang, {})

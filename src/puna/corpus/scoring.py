@@ -18,6 +18,7 @@ from puna.corpus.cleaning import DOCUMENTS
 from puna.corpus.cleaning import SHELF as CLEAN
 from puna.corpus.context import BATCH, Setting, applies
 from puna.corpus.documents import read_batches
+from puna.corpus.histograms import Histograms
 from puna.corpus.perplexity import threshold
 from puna.corpus.scorers import Scorers, load_scorers
 from puna.corpus.tables import write_keys
@@ -49,7 +50,9 @@ class Score:
         config = self.setting.config
         columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
         keys = []
-        with self.setting.shelf(SHELF).writing(part, {}) as folder:
+        facts: dict[str, Any] = {}
+        histograms = Histograms(None)
+        with self.setting.shelf(SHELF).writing(part, facts) as folder:
             for rows in read_batches(self.setting.shelf(CLEAN).file(part, DOCUMENTS), BATCH):
                 columns["order"] += [row["order"] for row in rows]
                 columns["lang"] += [row["lang"] for row in rows]
@@ -59,6 +62,11 @@ class Score:
                     asked = [row for row in rows if config.paragraphs.apply == "all" or row["web"]]
                     texts, at, kinds, web = ([row[name] for row in asked] for name in ("text", "order", "kind", "web"))
                     keys.append(paragraphs.paragraph_keys(texts, at, kinds, web))
+            langs = np.array(columns["lang"], object)
+            for lang in sorted(set(columns["lang"])):
+                for name in MEASURES:
+                    histograms.add(lang, name, np.array(columns[name])[langs == lang], (None, None))
+            facts["histograms"] = histograms.report()
             pq.write_table(pa.table(columns, schema=_SCHEMA), folder / SCORES, compression="zstd", compression_level=1)
             if keys:
                 hashes, orders, places = (np.concatenate([key[column] for key in keys]) for column in range(3))

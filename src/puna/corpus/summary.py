@@ -10,7 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from puna.corpus import cleaning, finishing, histograms, holdout, neardup, reading, reducing, scorers, thresholds
+from puna.corpus import (
+    cleaning,
+    finishing,
+    histograms,
+    holdout,
+    neardup,
+    reading,
+    reducing,
+    scorers,
+    scoring,
+    thresholds,
+)
 from puna.corpus.cleaning import DOCUMENTS
 from puna.corpus.context import Setting
 from puna.corpus.scoring import Marks
@@ -53,7 +64,7 @@ def of_build(
         "steps": steps,
         "judged_once": once.report(),
         "accounts": accounts(steps, sum(one["changed"] for one in facts)),
-        "histograms": histograms.added(clean.facts(part)["histograms"] for part in clean.names()),
+        "histograms": _histograms(setting, marks),
         "sources": digests,
         "python": python,
         **_tables(setting, learned["facts"].get("topics", {}).get("labels", [])),
@@ -70,6 +81,17 @@ def of_build(
         "notes": [*learned["notes"], *plan.notes],
         "versions": {"thresholds": thresholds.VERSION if own is None else f"{thresholds.VERSION}, changed by the recipe's own"},
     }  # fmt: skip
+
+
+def _histograms(setting: Setting, marks: Marks) -> dict[str, Any]:
+    """The measures and scores by language, each with the thresholds or marks that cut it."""
+    clean, scores = setting.shelf(cleaning.SHELF), setting.shelf(scoring.SHELF)
+    found = histograms.added(clean.facts(part)["histograms"] for part in clean.names())
+    for lang, measures in histograms.added(scores.facts(part)["histograms"] for part in scores.names()).items():
+        for name, entry in measures.items():
+            entry["high" if name == "perplexity" else "low"] = marks[name].get(lang)
+            found.setdefault(lang, {})[name] = entry
+    return found
 
 
 def _safety(setting: Setting, steps: list[dict[str, Any]]) -> dict[str, Any]:
