@@ -161,6 +161,15 @@ def test_weights_decide_how_often_a_document_is_read(sources: Path, tmp_path: Pa
     assert sum(row["share"] for row in report["mixture"]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("key", ["safety.drop", "language.keep", "language.weights"])
+def test_a_name_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, key: str) -> None:
+    (tmp_path / "a.txt").write_text("Text of nobody's. " * 50)
+    table, name = key.split(".")
+    given = {"nonsense": 2.0} if name == "weights" else ["nonsense"]
+    with pytest.raises(PunaError, match=rf"corpus.{key}: there is no 'nonsense'"):
+        build_documents(Corpus.model_validate({"sources": [str(tmp_path)], table: {name: given}}), tmp_path / "out")
+
+
 def _start(config: Corpus, out: Path, work: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-c", CHILD, config.model_dump_json(), str(out), str(work)]
     return subprocess.Popen(command, start_new_session=True)

@@ -155,11 +155,16 @@ class _Build:
         load_thresholds(Path(own) if own else None)
         if self.config.correct.blocklist is not None:
             load_blocklist(Path(self.config.correct.blocklist))
-        if self.config.safety.words is not None:
-            read_lists([Path(self.config.safety.words)])
-        if self.config.language.keep and (unknown := sorted(set(self.config.language.keep) - set(language.claimed()))):
-            raise PunaError(f"no language is called {unknown[0]!r}", where="corpus.language.keep",
-                            mend='write codes of ISO 639, like "en" and "zh"')  # fmt: skip
+        words = self.config.safety.words
+        categories = read_lists([Path(words)] if words else [])
+        languages = language.claimed()
+        for where, given, known, mend in (
+            ("corpus.safety.drop", self.config.safety.drop, categories, f"name some of {', '.join(sorted(categories))}"),
+            ("corpus.language.keep", self.config.language.keep, languages, 'write codes of ISO 639, like "en" and "zh"'),
+            ("corpus.language.weights", self.config.language.weights, languages, 'write codes of ISO 639, like "en" and "zh"'),
+        ):  # fmt: skip
+            if unknown := sorted(set(given) - {*known, "und", "code"}):
+                raise PunaError(f"there is no {unknown[0]!r}", where=where, mend=mend)
         return self.evaluation_index()
 
     def passed(self, title: str, job: Job, shelf: Shelf, parts: list[str]) -> None:

@@ -16,7 +16,7 @@ from puna.corpus.coherence import Coherence
 from puna.corpus.context import Setting, applies
 from puna.corpus.perplexity import Perplexity
 from puna.corpus.quality import Quality
-from puna.corpus.safety import OPTIONAL, Safety, read_lists
+from puna.corpus.safety import OPTIONAL, Safety
 from puna.corpus.samples import Sample
 from puna.corpus.tables import Without
 from puna.corpus.topics import Topics
@@ -123,10 +123,6 @@ class _School:
     def safety(self) -> Safety:
         sample = self.asked(self.config.safety.apply)
         config = self.config.safety
-        known = read_lists([Path(config.words)] if config.words else [])
-        if unknown := sorted(set(config.drop) - set(known)):
-            raise PunaError(f"there is no category {unknown[0]!r}", where="corpus.safety.drop",
-                            mend=f"name some of {', '.join(sorted(known))}")  # fmt: skip
         also = [category for category in config.drop if category in OPTIONAL]
         model, facts = Safety.train(sample.texts, sample.langs, words=config.words, also=also)
         self.facts["safety"] = facts
