@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from puna.tokens.fit import lay_out_turns
+from puna.tokens.fit import lay_out, lay_out_turns
 
 
 def test_no_row_holds_documents_of_two_turns() -> None:
@@ -18,6 +18,7 @@ def test_no_row_holds_documents_of_two_turns() -> None:
 
 def test_one_turn_is_as_without() -> None:
     lengths = np.random.default_rng(0).integers(1, 900, 200)
-    one, other = lay_out_turns(lengths, [0], 257, True), lay_out_turns(lengths, (0,), 257, True)
-    assert one.rows == other.rows
+    one, other = lay_out_turns(lengths, [0], 257, True), lay_out(lengths, 257, True)
+    for name in ("document", "offset", "length", "row"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist()
     assert one.rows == -(-int(lengths.sum()) // 257)

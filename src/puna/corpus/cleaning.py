@@ -103,18 +103,6 @@ class _Part:
             rows = list(stage(rows))
         return rows
 
-    def _through(self, name: str, rows: list[Row], reason: Callable[[Row], str]) -> Iterator[Row]:
-        """The rows for which `reason` is empty; the others leave at the step of that name."""
-        step = self.steps[name]
-        for row in rows:
-            size = len(row["text"].encode())
-            step.enter(size)
-            if why := reason(row):
-                step.remove(why, row["source"], row["text"])
-                continue
-            step.leave(size)
-            yield row
-
     def _changed(
         self, name: str, rows: list[Row], change: Callable[[Row], tuple[str, Any]], empty: str
     ) -> Iterator[Row]:
@@ -182,7 +170,7 @@ class _Part:
                 else ""
             )
 
-        return self._through("blocked addresses", rows, reason)
+        return self.steps["blocked addresses"].through(rows, reason)
 
     def identify(self, rows: list[Row]) -> Iterator[Row]:
         """Label every document's language; drop those that the recipe does not keep, and those that nobody can tell."""
@@ -207,7 +195,7 @@ class _Part:
                 f"{row['lang']}, certain to under {config.min_score:g}" if row["lang_score"] < config.min_score else ""
             )
 
-        return self._through("language", rows, reason)
+        return self.steps["language"].through(rows, reason)
 
     def measure(self, rows: list[Row]) -> Iterator[Row]:
         """The heuristics' measures, and the two steps that judge by them."""
@@ -223,7 +211,7 @@ class _Part:
             def reason(row: Row, stage: str = stage, rules: dict[int, str] = rules) -> str:
                 return rules.get(id(row), "").removeprefix(f"{stage}: ")
 
-            rows = list(self._through(stage, rows, reason))
+            rows = list(self.steps[stage].through(rows, reason))
         return iter(rows)
 
     def correct(self, rows: list[Row]) -> Iterator[Row]:
@@ -251,15 +239,17 @@ class _Part:
         for row in rows:
             row["chars"] = len(row["text"])
         least = self.config.min_chars
-        return self._through("length", rows, lambda row: f"under {least} characters" if row["chars"] < least else "")
+        return self.steps["length"].through(
+            rows, lambda row: f"under {least} characters" if row["chars"] < least else ""
+        )
 
     def symbols(self, rows: list[Row]) -> Iterator[Row]:
         """max_symbol_share holds for every document."""
         for row, share in zip(rows, symbols.shares([row["text"] for row in rows]), strict=True):
             row["symbol_share"] = round(float(share), 4)
         most = self.config.max_symbol_share
-        return self._through(
-            "symbols", rows, lambda row: f"over {most:.0%} symbols" if row["symbol_share"] > most else ""
+        return self.steps["symbols"].through(
+            rows, lambda row: f"over {most:.0%} symbols" if row["symbol_share"] > most else ""
         )
 
 

@@ -6,7 +6,7 @@ parted into those to train on and those to judge by. Must never happen: an evalu
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,23 +112,12 @@ class _Part:
             rows = list(stage(rows))
         return rows
 
-    def _through(self, name: str, rows: list[Row], reason: Callable[[Row], str]) -> Iterator[Row]:
-        step = self.steps[name]
-        for row in rows:
-            size = len(row["text"].encode())
-            step.enter(size)
-            if why := reason(row):
-                step.remove(why, row["source"], row["text"])
-                continue
-            step.leave(size)
-            yield row
-
     def near(self, rows: list[Row]) -> Iterator[Row]:
         """The first of each cluster stays, and knows how many there were."""
         for row in rows:
             row["cluster_size"] = self.sizes.get(row["order"], 1)
-        return self._through(
-            "near duplicates", rows, lambda row: "nearly the same text came before" if row["order"] in self.gone else ""
+        return self.steps["near duplicates"].through(
+            rows, lambda row: "nearly the same text came before" if row["order"] in self.gone else ""
         )
 
     def spans(self, rows: list[Row]) -> Iterator[Row]:
@@ -163,7 +152,7 @@ class _Part:
                         ] += 1
                         if category in config.drop:
                             why.setdefault(id(row), category)
-        return self._through("safety", rows, lambda row: why.get(id(row), ""))
+        return self.steps["safety"].through(rows, lambda row: why.get(id(row), ""))
 
     def topics(self, rows: list[Row]) -> Iterator[Row]:
         """Each document's cluster; outliers, and clusters of no weight, go."""
@@ -181,7 +170,7 @@ class _Part:
                     why[id(row)] = f"of no weight: {', '.join(model.labels[label][:3])}"
                 elif config.outliers and distance > limits[label]:
                     why[id(row)] = "far from every cluster"
-        return self._through("topics", rows, lambda row: why.get(id(row), ""))
+        return self.steps["topics"].through(rows, lambda row: why.get(id(row), ""))
 
     def parts(self, rows: list[Row]) -> Iterator[Row]:
         """Two documents that were run together become two."""
@@ -246,7 +235,7 @@ class _Part:
             if self.config.near.upweight and row["order"] in self.first:
                 weight *= min(1.0 + math.log2(row["cluster_size"]), _MOST_UPWEIGHT)
             row["copies"] = _copies(min(weight, _MOST_COPIES), row["id"])
-        return self._through("mixture", rows, lambda row: "" if row["copies"] else "left out by its weight")
+        return self.steps["mixture"].through(rows, lambda row: "" if row["copies"] else "left out by its weight")
 
 
 def _copies(weight: float, name: str) -> int:

@@ -5,7 +5,7 @@ disappears without a reason and a count.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,19 @@ class Step:
             # A lone surrogate is no text that a report could hold.
             shown = text[:_SAMPLE_CHARS].encode("utf-8", "replace").decode()
             self.samples.append({"reason": reason, "source": source, "text": shown})
+
+    def through(
+        self, rows: Iterable[dict[str, Any]], reason: Callable[[dict[str, Any]], str]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows for which `reason` is empty; the others leave here."""
+        for row in rows:
+            size = len(row["text"].encode())
+            self.enter(size)
+            if why := reason(row):
+                self.remove(why, row["source"], row["text"])
+                continue
+            self.leave(size)
+            yield row
 
     def report(self) -> dict[str, Any]:
         """The step as corpus.json has it."""
