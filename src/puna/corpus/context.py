@@ -14,8 +14,8 @@ from puna.corpus.parts import Shelf
 from puna.recipe.corpus import Apply, Corpus, bytes_of
 
 _LEAST_PART, _MOST_PART = 2 << 20, 24 << 20
-# Bytes of memory that a worker holds at its peak, over the bytes of text in its part: rows, arrays of a batch, the table.
-_OVER_TEXT = 12
+# Cautious guesses, and enough so: with a bound of 2 GB, 5 GB of text held 1.24 GB at the peak (bench/corpus_pipeline.py).
+_OVER_TEXT = 12  # bytes that a worker holds for each byte of text in its part: rows, arrays of a batch, the table
 _BASE = 250 << 20  # bytes of a worker before it holds any text: Python, numpy, Arrow, Daft
 _SMALL = 4 << 20  # bytes of text that one process works through before others have started
 BATCH = 1 << 20  # characters that the stages look at together

@@ -4,11 +4,11 @@ Comes in: documents from the readers. Goes out: Parquet files whose bytes depend
 Must never happen: a row group cut by chance (thread timing, batch sizes of an engine), so that equal rows give other bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,6 +54,7 @@ WORK_SCHEMA = pa.schema(
 )
 RAW_SCHEMA = pa.schema([*_CORE, ("label", pa.string()), ("url", pa.string()), ("web", pa.bool_())])
 
+T = TypeVar("T")
 _ROW_GROUP_ROWS = 4096
 _ROW_GROUP_BYTES = 32 << 20
 
@@ -123,14 +124,19 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_batches(path: Path, size: int) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a table in lists of about `size` bytes of text, for work that goes over many texts at once."""
-    rows: list[dict[str, Any]] = []
+    """The rows of a table in lists of about `size` characters of text, for work that goes over many texts at once."""
+    return batched(read_rows(path), size, lambda row: len(row["text"]))
+
+
+def batched(items: Iterable[T], size: int, weigh: Callable[[T], int]) -> Iterator[list[T]]:
+    """Things in lists, each as long as it takes until they weigh `size`."""
+    batch: list[T] = []
     held = 0
-    for row in read_rows(path):
-        rows.append(row)
-        held += len(row["text"])
+    for item in items:
+        batch.append(item)
+        held += weigh(item)
         if held >= size:
-            yield rows
-            rows, held = [], 0
-    if rows:
-        yield rows
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

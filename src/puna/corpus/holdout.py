@@ -20,7 +20,7 @@ from puna.corpus import near
 from puna.corpus.clean import cut_at_paragraph
 from puna.corpus.cleaning import DOCUMENTS
 from puna.corpus.context import BATCH, Setting
-from puna.corpus.documents import FINAL_SCHEMA, WORK_SCHEMA, TableWriter, read_batches
+from puna.corpus.documents import FINAL_SCHEMA, WORK_SCHEMA, TableWriter, batched, read_batches
 from puna.corpus.finishing import SHELF as FINISHED
 from puna.corpus.split import Candidates, choose, families, sample_of
 from puna.corpus.steps import Step
@@ -125,7 +125,8 @@ def _take(
     names = list(found.sizes)
     wanted = set(names)
     shingles: dict[str, list[near.Shingles]] = {name: [] for name in names}
-    for rows in _batched(tables.rows(lambda row: row["label"] == label and row[level] in wanted)):
+    own = tables.rows(lambda row: row["label"] == label and row[level] in wanted)
+    for rows in batched(own, BATCH, lambda row: len(row["text"])):
         hashes, offsets = near.shingles_of([row["text"] for row in rows])
         for place, row in enumerate(rows):
             shingles[row[level]].append(sample_of(hashes[offsets[place] : offsets[place + 1]], total))
@@ -147,19 +148,6 @@ def _take(
         "heldout": sorted(taken)[:_NAMED],
     })  # fmt: skip
     return True
-
-
-def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    held = 0
-    for row in rows:
-        batch.append(row)
-        held += len(row["text"])
-        if held > BATCH:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def _cut_tails(setting: Setting, tables: _Tables, label: str, plan: Plan) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.corpus import language_model
+from puna.corpus.documents import batched
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -107,7 +108,7 @@ def identify(texts: Sequence[str]) -> Languages:
     batch. Raises PunaError where the model is missing or not the one that was measured.
     """
     answers: list[tuple[str, str, float, float]] = []
-    for batch in _batches([_sample(text) for text in texts]):
+    for batch in batched([_sample(text) for text in texts], _BATCH, lambda sample: len(sample) + 1):
         answers += _identify_batch(batch)
     columns = list(zip(*answers, strict=True)) or [(), (), (), ()]
     return Languages(
@@ -126,19 +127,6 @@ def _sample(text: str) -> str:
         return text
     middle = (len(text) - _WINDOW) // 2
     return "\n".join((text[:_WINDOW], text[middle : middle + _WINDOW], text[-_WINDOW:]))
-
-
-def _batches(samples: list[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for sample in samples:
-        batch.append(sample)
-        size += len(sample) + 1
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 @lru_cache(maxsize=1)

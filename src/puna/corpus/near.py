@@ -9,13 +9,14 @@ texts of one kind well below 0.2.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from puna.corpus import segment
+from puna.corpus.documents import batched
 
 Shingles = segment.Hashes
 
@@ -71,25 +72,12 @@ def _windows(codes: Shingles, length: int) -> Shingles:
 def index_of(texts: Iterable[str]) -> Shingles:
     """The sorted, distinct shingles of many texts. Holds some texts at a time, and twice the index."""
     index, new, waiting = np.empty(0, np.uint64), list[Shingles](), 0
-    for batch in _batches(texts):
+    for batch in batched(texts, _BATCH, len):
         new.append(np.unique(shingles_of(batch)[0]))
         waiting += len(new[-1])
         if waiting > len(index):
             index, new, waiting = np.unique(np.concatenate([index, *new])), [], 0
     return np.unique(np.concatenate([index, *new]))
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class Filter:
