@@ -11,6 +11,7 @@ all get the same decoded markup. Speed is MB of UTF-8 markup per second of one p
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -24,7 +25,6 @@ from typing import Any
 import numpy as np
 import trafilatura
 import zstandard
-from resiliparse.extract.html2text import extract_plain_text
 
 from puna.corpus import extract, html
 
@@ -38,9 +38,17 @@ EXTRACTORS: dict[str, Callable[[str], str]] = {
     "trafilatura, recall, no comments": lambda page: (
         trafilatura.extract(page, include_comments=False, favor_recall=True) or ""
     ),
-    "resiliparse, main content": lambda page: extract_plain_text(page, main_content=True),
-    "resiliparse, bare": lambda page: extract_plain_text(page, main_content=True, comments=False, alt_texts=False),
 }
+PEER = "resiliparse"
+if importlib.util.find_spec(PEER):
+    from resiliparse.extract.html2text import extract_plain_text
+
+    EXTRACTORS["resiliparse, main content"] = lambda page: extract_plain_text(page, main_content=True)
+    EXTRACTORS["resiliparse, bare"] = lambda page: extract_plain_text(
+        page, main_content=True, comments=False, alt_texts=False
+    )
+else:
+    print("resiliparse is not installed and left out: pip install resiliparse")
 
 
 def gold_pages(data: Path) -> list[tuple[str, list[str], list[str]]]:
@@ -120,7 +128,7 @@ def main() -> None:
         print(f"{name:34}{row['precision']:10.4f}{row['recall']:8.4f}{row['rejection']:10.4f}{row['f1']:8.4f}"
               f"  {low:.4f}..{high:.4f}   {row['MB_per_second']:6.1f}")  # fmt: skip
     record = {"python": platform.python_version(), "cores": os.cpu_count(), "pages": len(pages), "bytes": size,
-              "versions": {name: importlib.metadata.version(name) for name in ("trafilatura", "resiliparse", "lxml")},
+              "versions": {name: importlib.metadata.version(name) for name in ("trafilatura", "lxml", *([PEER] if importlib.util.find_spec(PEER) else []))},
               "rows": rows}  # fmt: skip
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")
