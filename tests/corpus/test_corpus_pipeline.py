@@ -170,6 +170,14 @@ def test_a_name_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, 
         build_documents(Corpus.model_validate({"sources": [str(tmp_path)], table: {name: given}}), tmp_path / "out")
 
 
+def test_examples_that_hold_nothing_are_a_mistake_and_an_idle_topic_is_told(sources: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(PunaError, match="empty.txt: holds no text to learn from"):
+        build_documents(recipe(sources, quality={"good": [str(tmp_path / "empty.txt")]}), tmp_path / "out")
+    report = build_documents(recipe(sources, topics={"weights": {"zzqq": 0}}), tmp_path / "out")
+    assert "topics: no cluster is labelled 'zzqq', so its weight says nothing" in report["notes"]
+
+
 def _start(config: Corpus, out: Path, work: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-c", CHILD, config.model_dump_json(), str(out), str(work)]
     return subprocess.Popen(command, start_new_session=True)

@@ -194,3 +194,13 @@ def test_the_page_on_recipes_lists_every_key() -> None:
         key for table in tables for key in table["properties"] if f"`{key}`" not in page and f"{key}]" not in page
     ]
     assert not missing
+
+
+def test_a_mistake_in_a_source_table_is_told_once_and_by_its_key() -> None:
+    with pytest.raises(PunaError) as told:
+        parse_recipe(
+            {"corpus": {"sources": [{"path": "python", "weight": -1}]}, "train": {"tokens": 1}}, where="r.toml"
+        )
+    assert told.value.what.startswith("corpus.sources.0.weight: must be greater than or equal to 0")
+    with pytest.raises(PunaError, match=r"corpus\.sources\.0\.pth: no such key \(did you mean path\?\)"):
+        parse_recipe({"corpus": {"sources": [{"pth": "a", "path": "python"}]}, "train": {"tokens": 1}}, where="r.toml")

@@ -79,7 +79,10 @@ class _School:
     def examples(self, paths: list[str]) -> Sample:
         """The user's examples, or passages of the curated sources."""
         if paths:
-            return samples.of_files(paths, self.config.text_field, _SAMPLE_CHARS)
+            sample = samples.of_files(paths, self.config.text_field, _SAMPLE_CHARS)
+            if not len(sample):
+                raise PunaError("holds no text to learn from", where=", ".join(paths), mend="name other examples")
+            return sample
         return self.sample(lambda row: not row["web"] and row["kind"] == "text", passages=True)
 
     def teach(self, name: str, train: Callable[[], Any]) -> None:
@@ -111,6 +114,10 @@ class _School:
         most = len(sample) // _SMALLEST_TOPIC
         clusters = self.config.topics.clusters or max(2, min(_MOST_TOPICS, most, round(math.sqrt(len(sample) / 2))))
         self.topics = Topics.train(sample.texts, sample.langs, clusters)
+        labelled = {word for words in self.topics.labels for word in words}
+        for word in self.config.topics.weights:
+            if word.lower() not in labelled:
+                self.notes.append(f"topics: no cluster is labelled {word!r}, so its weight says nothing")
         self.facts["topics"] = {"labels": self.topics.labels, "sample": self.topics.sizes}
         return self.topics
 

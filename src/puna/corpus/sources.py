@@ -83,7 +83,7 @@ def source_digest(config: Corpus) -> dict[str, Any]:
         else:
             files = readers.list_files(Path(source.path).expanduser(), source.label)
             found.append(digest_of_files(files, source.label, source.licence))
-    return {"sources": found, "others": {key: _digest(Path(path)) for key, path in other_files(config)}}
+    return {"sources": found, "others": {key: _digest(Path(path), key) for key, path in other_files(config)}}
 
 
 def other_files(config: Corpus) -> list[tuple[str, str]]:
@@ -97,7 +97,7 @@ def other_files(config: Corpus) -> list[tuple[str, str]]:
     return [(key, path) for key, path in named if path is not None]
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, key: str) -> str:
     try:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         state = hashlib.sha256()
@@ -108,5 +108,5 @@ def _digest(path: Path) -> str:
     except OSError as error:
         raise streams.unreadable(path, error) from error
     if not files:
-        raise PunaError("no such file or folder, or an empty one", where=str(path))
+        raise PunaError("no such file or folder, or an empty one", where=f"corpus.{key}: {path}")
     return state.hexdigest()

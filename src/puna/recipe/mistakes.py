@@ -41,11 +41,17 @@ class Mistake(NamedTuple):
 
 def mistakes_of(error: ValidationError) -> list[Mistake]:
     """Every finding of the validator, in its order."""
-    return [_mistake(finding) for finding in error.errors(include_url=False)]
+    findings = error.errors(include_url=False)
+    # A source may be a name or a table: of a table, that it is no name is no mistake.
+    return [
+        _mistake(found)
+        for found in findings
+        if not (found["loc"][-1:] == ("str",) and isinstance(found["input"], dict))
+    ]
 
 
 def _mistake(finding: Any) -> Mistake:
-    key = ".".join(str(part) for part in finding["loc"]) or "recipe"
+    key = ".".join(str(part) for part in finding["loc"] if part not in ("str", "Source")) or "recipe"
     kind, given = finding["type"], finding.get("input")
     if kind == "missing":
         return Mistake(
