@@ -178,6 +178,20 @@ def test_examples_that_hold_nothing_are_a_mistake_and_an_idle_topic_is_told(sour
     assert "topics: no cluster is labelled 'zzqq', so its weight says nothing" in report["notes"]
 
 
+def test_one_broken_file_of_a_folder_is_passed_over_by_name_and_one_that_is_named_is_a_mistake(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.txt").write_text(f"Note {number}. " + " ".join(f"word{number}{n}" for n in range(200)))
+    for name in ("cut.parquet", "no.zip"):
+        (folder / name).write_bytes(b"PAR1 and no more")
+    report = build_documents(Corpus(sources=[str(folder)], heldout_share=0.2), tmp_path / "out")
+    assert report["skipped"] == {f"file passed over, damaged: folder/{name}": 1 for name in ("cut.parquet", "no.zip")}
+    assert report["accounts"]["documents_in"] == 12
+    with pytest.raises(PunaError, match="is not a Parquet file"):
+        build_documents(Corpus(sources=[str(folder / "cut.parquet")]), tmp_path / "other")
+
+
 def _start(config: Corpus, out: Path, work: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-c", CHILD, config.model_dump_json(), str(out), str(work)]
     return subprocess.Popen(command, start_new_session=True)

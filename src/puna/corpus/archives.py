@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from puna.corpus.compressed import RATIO_FLOOR, RATIO_LIMIT, Hostile, Readable, open_bytes
+from puna.corpus.compressed import RATIO_FLOOR, RATIO_LIMIT, Damaged, Hostile, Readable, open_bytes
 from puna.corpus.tally import Tally
-from puna.errors import PunaError
 
 MEMBER_LIMIT = 16 << 30  # bytes of one member, which lies on disk while it is read
 MEMBERS_LIMIT = 1_000_000  # their names are held, so that two of one name are told apart
@@ -80,7 +79,7 @@ def members(path: Path, suffix_of: Callable[[str], str | None], tally: Tally) ->
             yield Member(name if seen[name] == 1 else f"{name}~{seen[name]}", place)
             place.unlink()
     if damaged and not read:
-        raise PunaError("holds no file that is not damaged", where=str(path))
+        raise Damaged("holds no file that is not damaged", where=str(path))
 
 
 def _copy(opened: Callable[[], Any], place: Path, archive: Path, left: int) -> int:
@@ -131,7 +130,7 @@ def _tar(path: Path, tally: Tally) -> Iterator[tuple[str, Callable[[], Any]]]:
                         tally.skipped["archive member that is no plain file"] += 1
         except (tarfile.TarError, ValueError, OverflowError) as error:
             if "unexpected end" not in str(error):
-                raise PunaError(f"is not a tar archive that can be read ({error})", where=str(path)) from error
+                raise Damaged(f"is not a tar archive that can be read ({error})", where=str(path)) from error
             tally.skipped["archive cut short"] += 1
     tally.skipped.update(damage)
 
@@ -160,7 +159,7 @@ def _zip(path: Path, tally: Tally) -> Iterator[tuple[str, Callable[[], Any]]]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, OverflowError, OSError, NotImplementedError) as error:
-        raise PunaError(f"is not a zip archive that can be read ({error})", where=str(path)) from error
+        raise Damaged(f"is not a zip archive that can be read ({error})", where=str(path)) from error
     with archive:
         for info in archive.infolist():
             if info.flag_bits & _ENCRYPTED:

@@ -31,6 +31,10 @@ class Hostile(PunaError):
     """A file that goes over a stated limit: a bomb, or one that claims what no text has. It ends the run, with its name."""
 
 
+class Damaged(PunaError):
+    """A file that is not of its kind, or broken from the start. In a folder it is passed over with a count, by its name."""
+
+
 class Readable(Protocol):
     """Anything whose bytes are read from front to back; b"" at the end."""
 
@@ -169,7 +173,7 @@ class _Bounded:
 
     def _damaged(self, error: Exception) -> bytes:
         if self._count == 0 or self._skipped is None:
-            raise PunaError(f"damaged compressed file ({error})", where=str(self._path)) from error
+            raise Damaged(f"damaged compressed file ({error})", where=str(self._path)) from error
         self._skipped["compressed file cut short" if isinstance(error, EOFError) else "compressed file damaged"] += 1
         self._ended = True
         return b""

@@ -15,6 +15,7 @@ from typing import Any
 
 from puna.corpus import hub, python, readers, sources
 from puna.corpus.clean import without_surrogates
+from puna.corpus.compressed import Damaged
 from puna.corpus.context import Setting
 from puna.corpus.documents import RAW_SCHEMA, Document, TableWriter
 from puna.corpus.fields import NoTextField
@@ -70,11 +71,12 @@ class Read:
         for split in task.splits:
             try:
                 yield from readers.read_split(split, field, task.licence, tally)
-            except NoTextField:
-                # In a folder it may be a list of addresses or of settings; a file that the recipe names is a mistake.
+            except (NoTextField, Damaged) as error:
+                # A file that the recipe names is a mistake; in a folder it may be a list of settings, or one bad file of many.
                 if not task.of_folder:
                     raise
-                tally.skipped[f"file with no known text field, {split.file.name}"] += 1
+                why = "no known text field" if isinstance(error, NoTextField) else "damaged"
+                tally.skipped[f"file passed over, {why}: {split.file.name}"] += 1
         if task.shard is not None:
             with hub.fetched(task.shard) as file:
                 yield from readers.read_file(file, field, task.licence, tally)
@@ -145,7 +147,11 @@ def _grouped(files: list[readers.SourceFile]) -> Iterator[tuple[Split, ...]]:
     group: list[Split] = []
     held = 0
     for file in files:
-        splits, size = readers.splits_of(file, _SPLIT_BYTES), file.path.stat().st_size
+        try:
+            splits = readers.splits_of(file, _SPLIT_BYTES)
+        except Damaged:
+            splits = [Split(file)]  # whoever reads it says so
+        size = file.path.stat().st_size
         other = bool(group) and _kind(group[-1]) != _kind(splits[0])  # a task is web or it is not
         if group and (len(splits) > 1 or held + size > _GROUP_BYTES or other):
             yield tuple(group)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from puna.corpus import streams
-from puna.corpus.compressed import COMPRESSED, Hostile, Readable, open_bytes
+from puna.corpus.compressed import COMPRESSED, Damaged, Hostile, Readable, open_bytes
 from puna.corpus.fields import TextField, parse_json
 from puna.corpus.streams import Encoding
 from puna.corpus.tally import Tally
@@ -237,7 +237,7 @@ def _refuse_absurd(file: pq.ParquetFile, path: Path) -> None:
 
 
 def _no_parquet(path: Path, error: Exception) -> PunaError:
-    return PunaError(f"is not a Parquet file that can be read ({error})", where=str(path))
+    return Damaged(f"is not a Parquet file that can be read ({error})", where=str(path))
 
 
 def splittable(path: Path) -> bool:
