@@ -148,19 +148,6 @@ def test_the_same_document_however_it_is_spaced():
     assert other[0] != hashes[0]
 
 
-def test_boilerplate_lines_go_everywhere(tmp_path):
-    pages = [f"Story {name}\nShare this! {i} comments\n\n* * *\nBody {name}.\nShare this! {i + 9} comments"
-             for i, name in enumerate(["one", "two", "three", "甲"])]  # fmt: skip
-    keys = paragraphs.line_keys(pages, range(4), ["web"] * 4)
-    tables.write_keys(tmp_path / "k", *keys)
-    found = tables.of_partition(tables.find_repeats([tmp_path / "k"], tmp_path / "out", 1 << 20), 0, 4)
-    often = found.count >= 4
-    assert found.place[often].tolist() == [1, 1, 1, 1]
-    text, gone = paragraphs.without_lines(pages[3], found.of(3).place.tolist())
-    assert text == "Story 甲\n\n* * *\nBody 甲."
-    assert gone == ["Share this! 3 comments", "Share this! 12 comments"]
-
-
 def test_real_laws_lose_only_paragraphs_that_stay_elsewhere(tmp_path):
     path = Path(__file__).parents[3] / "shared/data/train/zh_laws.jsonl.zst"
     if not path.exists():

@@ -1,14 +1,12 @@
-"""Exact repeats: whole documents, paragraphs, and the lines that a site puts on each of its pages.
+"""Exact repeats: whole documents and paragraphs.
 
 Comes in: texts. Goes out: keys for tables.find_repeats, and texts without what it found. Must never happen: two different
 paragraphs under one key, or code without the lines that it shares with other code.
 
-Three units, one way: the map writes a key per unit (`document_keys`, `paragraph_keys`, `line_keys`), the barrier finds the keys
-that occur more than once, and each text is written again without its repeats. Of documents and paragraphs the first in
-reading order stays. A boilerplate line (CCNet, Wenzek et al. 2020, 3.1: lower case, digits as 0) goes everywhere.
+Two units, one way: the map writes a key per unit (`document_keys`, `paragraph_keys`), the barrier finds the keys that occur more
+than once, and each text is written again without its repeats. The first in reading order stays.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
@@ -17,12 +15,8 @@ import numpy as np
 from puna.corpus.tables import Hashes, Orders, Places
 
 PARAGRAPH_BYTES = 200  # shorter paragraphs (headings, "All rights reserved.") may stand in many documents
-CODE = (
-    "source"  # the kind of document whose paragraphs and lines stay: a class that repeats another's lines is no class
-)
+CODE = "source"  # the kind of document whose paragraphs stay: a class that repeats another's lines is no class
 _BREAK = ("\n\n", "\n")  # between paragraphs: of curated text, of a page of the web
-_DIGIT = re.compile(r"\d")
-_SOLID = re.compile(r"\w")
 Keys = tuple[Hashes, Orders, Places]
 
 
@@ -42,29 +36,12 @@ def paragraph_keys(
     return _keys(_paragraphs(texts, orders, kinds, web or [False] * len(texts)))
 
 
-def line_keys(texts: Sequence[str], orders: Sequence[int], kinds: Sequence[str]) -> Keys:
-    """A key per distinct line of a document with a letter or digit, code left out: hashes, orders, the lines' numbers, (k,).
-
-    As a line stands once per document here, the `count` that find_repeats gives is the number of its documents.
-    """
-    return _keys(_lines(texts, orders, kinds))
-
-
 def without_paragraphs(text: str, places: Iterable[int], web: bool = False) -> tuple[str, list[str]]:
     """A text without the paragraphs of these numbers, and they."""
     gone = set(places)
     parts = text.split(_BREAK[web])
     kept = [part for place, part in enumerate(parts) if place not in gone]
     return _BREAK[web].join(kept).strip("\n"), [parts[place] for place in sorted(gone)]
-
-
-def without_lines(text: str, places: Iterable[int]) -> tuple[str, list[str]]:
-    """A text without every line that is, but for case and digits, one of the lines of these numbers; and they."""
-    lines = text.split("\n")
-    gone = {_plain(lines[place]) for place in places}
-    same = [_plain(line) in gone for line in lines]
-    kept = "\n".join(line for line, is_gone in zip(lines, same, strict=True) if not is_gone)
-    return kept.strip("\n"), [line for line, is_gone in zip(lines, same, strict=True) if is_gone]
 
 
 def _keys(rows: Iterator[tuple[int, int, int]]) -> Keys:
@@ -83,22 +60,6 @@ def _paragraphs(
                 body = part.strip()
                 if len(body) >= PARAGRAPH_BYTES or len(body.encode("utf-8", "surrogatepass")) >= PARAGRAPH_BYTES:
                     yield _hash(kind, body), order, place
-
-
-def _lines(texts: Sequence[str], orders: Sequence[int], kinds: Sequence[str]) -> Iterator[tuple[int, int, int]]:
-    for text, order, kind in zip(texts, orders, kinds, strict=True):
-        if kind == CODE:
-            continue
-        seen: set[str] = set()
-        for place, line in enumerate(text.split("\n")):
-            plain = _plain(line)
-            if plain not in seen and _SOLID.search(plain):
-                seen.add(plain)
-                yield _hash(kind, plain), order, place
-
-
-def _plain(line: str) -> str:
-    return _DIGIT.sub("0", line.strip().lower())
 
 
 def _hash(kind: str, body: str) -> int:
