@@ -46,7 +46,7 @@ def _save_tiny_model(
     """`unused`: rows of the embedding past the tokenizer's last id."""
     from puna.model.config import ModelConfig
     from puna.model.decoder import Decoder
-    from puna.model.weights import save_model
+    from puna.model.formats import save_model
     from puna.tokens import Tokenizer, train_tokenizer
 
     train_tokenizer(iter(texts), vocab, folder)

@@ -80,7 +80,7 @@ def _the_ledger_holds(run: Path) -> None:
 def _others_load_it(release: Path) -> None:
     import torch
 
-    from puna.model.weights import load_model
+    from puna.model.formats import load_model
 
     done = subprocess.run(
         [sys.executable, "-I", "-c", THEIRS, str(release)], capture_output=True, text=True, timeout=300

@@ -9,7 +9,7 @@ import torch
 
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
-from puna.model.weights import load_config, load_model, save_model
+from puna.model.formats import load_config, load_model, save_model
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4

@@ -17,8 +17,8 @@ from puna.errors import PunaError
 from puna.files import file_sha256, write_json
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
-from puna.model.safetensors_header import read_header
-from puna.model.weights import load_config, load_model, save_model
+from puna.model.formats.safetensors_header import read_header
+from puna.model.formats import load_config, load_model, save_model
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 from puna.errors import PunaError
 from puna.model.config import ModelConfig
 from puna.model.device import Device
-from puna.model.weights import save_model
+from puna.model.formats import save_model
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batches
 from puna.train.checkpoint import Checkpoint

@@ -74,7 +74,7 @@ def _same_logits(prefix: str, folder: Path) -> dict[str, Any]:
     """transformers loads the folder with no code of ours and computes the same numbers."""
     import torch
 
-    from puna.model.weights import load_model
+    from puna.model.formats import load_model
 
     ours, theirs = load_model(folder).eval(), _foreign_model(folder)
     generator = torch.Generator().manual_seed(0)

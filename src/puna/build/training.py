@@ -144,7 +144,7 @@ def _timeless(plan: Plan) -> dict[str, Any]:
 def _train(context: Context, plan: Plan, rows: Path, folder: Path, work: Path, start: Path | None) -> dict[str, Any]:
     from puna.model.config import ModelConfig
     from puna.model.device import pick_device
-    from puna.model.weights import save_model
+    from puna.model.formats import save_model
     from puna.tokens import Tokenizer, write_tokenizer
     from puna.tokens.loader import Batches
     from puna.train.loop import train

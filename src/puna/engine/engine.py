@@ -25,8 +25,8 @@ from puna.model.cache import KVCache
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.device import Device
+from puna.model.formats import load_model
 from puna.model.manifest import Manifest
-from puna.model.weights import load_model
 from puna.tokens import Tokenizer
 
 FinishReason = Literal["stop", "length"]

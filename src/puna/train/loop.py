@@ -16,7 +16,7 @@ from puna.errors import PunaError
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.device import Device, tune_allocator
-from puna.model.weights import load_model
+from puna.model.formats import load_model
 from puna.progress import QUIET, Progress, clock
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batches
