@@ -45,8 +45,8 @@ def test_folders_and_files_without_a_model(tmp_path: Path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(PunaError, match="holds no model"):
         resolve_model(str(tmp_path / "empty"), tmp_path / "runs")
-    with pytest.raises(PunaError, match="not yet read"):
-        resolve_model(str(tmp_path / "model.gguf"), tmp_path / "runs")
+    assert resolve_model(str(tmp_path / "model.gguf"), tmp_path / "runs") == tmp_path / "model.gguf"
+    assert resolve_model(str(tmp_path), tmp_path / "runs") == tmp_path  # a folder with one model file in it
 
 
 def test_hub_names_and_names_that_climb(tmp_path: Path):

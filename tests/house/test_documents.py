@@ -140,6 +140,9 @@ def test_quick_command_runs(command: Command, tmp_path: Path) -> None:
             (target if target.suffix else target / "a.md").write_text(
                 "The puna is wide. 高原辽阔。\n", encoding="utf-8"
             )
+        if before == "--base":  # somebody's model
+            (tmp_path / value).mkdir(parents=True)
+            (tmp_path / value / "config.json").write_text("{}", encoding="utf-8")
     environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-P", "-m", "puna", *command.words[1:]], cwd=tmp_path, env=environment,
                           capture_output=True, text=True)  # fmt: skip

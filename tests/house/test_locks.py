@@ -22,7 +22,7 @@ PLATFORMS = [
 ]
 
 
-IMPORTED_AS = {"scikit-learn": "sklearn"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "llama-cpp-python": "llama_cpp"}
 ONLY_FILES = {"py3langid"}  # its model is read as a file; the package is never imported
 
 
@@ -105,7 +105,10 @@ def test_documented_versions_are_the_locked_ones() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text()
     rows = {row[0]: row[1] for row in re.findall(r"^\| `([\w.-]+)` \| ([\w.]+) \|", text, re.MULTILINE)}
     linux = pins("puna", "torch-gpu", platform=PLATFORMS[0]) | pins("dev", "uv", platform=PLATFORMS[0])
-    wanted = {requirement.name for requirement in direct("gate", "data", "test", "dev")} | {"setuptools", "uv"}
+    wanted = {requirement.name for requirement in direct("gate", "data", "formats", "test", "dev")} | {
+        "setuptools",
+        "uv",
+    }
     assert set(rows) == wanted
     assert {name: version for name, version in rows.items() if linux[name] != version} == {}
 
@@ -119,7 +122,9 @@ def test_declared_is_what_is_imported() -> None:
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             imported |= {name.split(".")[0]: path.name for name in names}
     outside = {name: path for name, path in imported.items() if name not in sys.stdlib_module_names and name != "puna"}
-    declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in direct("gate", "data")} - ONLY_FILES
+    declared = {
+        IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in direct("gate", "data", "formats", "llamacpp")
+    } - ONLY_FILES
     assert {name: path for name, path in outside.items() if name not in declared} == {}
     assert declared - set(outside) == set()
 

@@ -17,8 +17,8 @@ from puna.errors import PunaError
 from puna.files import file_sha256, write_json
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
-from puna.model.formats.safetensors_header import read_header
 from puna.model.formats import load_config, load_model, save_model
+from puna.model.formats.safetensors_header import read_header
 
 
 @pytest.fixture
@@ -62,8 +62,6 @@ def test_half_precision_is_kept_on_disk(folder: Path, tiny: Decoder, tmp_path: P
     save_model(half, tiny.config, tmp_path / "half")
     assert load_model(tmp_path / "half", dtype=torch.bfloat16).head_weight().dtype == torch.bfloat16
     assert json.loads((tmp_path / "half/config.json").read_text())["dtype"] == "bfloat16"
-    with pytest.raises(PunaError, match="types"):
-        save_model(half | {"model.norm.weight": torch.ones(32)}, tiny.config, tmp_path / "mixed")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -271,8 +269,11 @@ def test_an_index_names_only_files_of_its_folder(file: str, folder: Path) -> Non
 
 
 def test_a_folder_without_a_model_says_so(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(PunaError, match=r"config\.json is missing"):
+    with pytest.raises(PunaError, match=r"does not exist"):
         load_model(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PunaError, match=r"config\.json is missing"):
+        load_model(tmp_path / "empty")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(PunaError, match="pickle"):
         load_model(folder)
@@ -289,7 +290,7 @@ def test_a_folder_without_a_model_says_so(tmp_path: Path, folder: Path) -> None:
     ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "stated twice"), ({"eos_token_id": 96}, "outside"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}, "rope_parameters": None}, "low_freq_factor"),
     ({"rope_scaling": {"type": "linear", "factor": 0}, "rope_parameters": None}, "factor"),
-    ({"layer_types": [["full_attention"]]}, "different kinds"), ({"head_dim": 7}, "head_dim"),
+    ({"layer_types": [["full_attention"]]}, "layer_types"), ({"head_dim": 7}, "head_dim"),
 ])  # fmt: skip
 def test_configs_that_are_not_understood_are_refused(change: dict[str, Any], message: str, folder: Path) -> None:
     _edit_config(folder, **change)

@@ -138,12 +138,12 @@ def test_the_template_refuses_an_unknown_role(released: tuple[Any, Tokenizer]) -
         theirs(released[0], [{"role": "user<|im_end|>", "content": "x"}], False)
 
 
-def test_foreign_folders_are_refused(tmp_path: Path) -> None:
+def test_a_foreign_tokenizer_without_turns_is_no_chat_models(tmp_path: Path) -> None:
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
 
     Backend(models.BPE(vocab={"a": 0}, merges=[])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(PunaError, match="not a tokenizer of ours"):
+    with pytest.raises(PunaError, match=r"has no <.im_start.> and"):
         write_tokenizer(tmp_path, tmp_path / "out", chat=True)
     with pytest.raises(PunaError, match=r"has no <.im_start.> and"):
         render(Tokenizer.load(tmp_path), [{"role": "user", "content": "a"}])

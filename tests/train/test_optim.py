@@ -88,7 +88,7 @@ def test_cautious_decay_spares_weights_that_the_update_grows() -> None:
 def test_every_parameter_is_updated_once(config: ModelConfig, make_plan: Callable[..., Plan], method: str) -> None:
     model = Decoder(config.model_copy(update={"tie_word_embeddings": False, "qk_norm": True}))
     model.init_weights(0)
-    optimizer = Optimizer(model.named_parameters(), make_plan(method=method), head_dim=8, dtype=torch.float32)
+    optimizer = Optimizer(model.named_parameters(), make_plan(method=method), width=32, head_dim=8, dtype=torch.float32)
     held = [p for part in optimizer.parts for group in part.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -105,7 +105,7 @@ def test_every_parameter_is_updated_once(config: ModelConfig, make_plan: Callabl
 
 def test_state_is_live_and_whole(config: ModelConfig, make_plan: Callable[..., Plan]) -> None:
     model = Decoder(config)
-    optimizer = Optimizer(model.named_parameters(), make_plan(), head_dim=8, dtype=torch.float32)
+    optimizer = Optimizer(model.named_parameters(), make_plan(), width=32, head_dim=8, dtype=torch.float32)
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step(0.5)

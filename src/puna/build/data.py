@@ -7,16 +7,16 @@ here that a room could do without knowing of the others.
 from pathlib import Path
 from typing import Any
 
+from puna.build.base import TOKENIZER_SAMPLE_BYTES
 from puna.build.facts import actual_shape, identity_of, wished_shape
 from puna.build.graph import Context, Stage
-from puna.build.mixture import Mixed, texts_of
+from puna.build.mixture import Mixed, Replay, texts_of
 from puna.corpus import build_documents, source_digest
 from puna.corpus.chat import make_conversations, read_conversations
 from puna.errors import PunaError
 from puna.files import atomic_file, canonical_json, file_sha256, write_json
+from puna.recipe.base import Base
 from puna.recipe.schema import DOCSTRINGS, Sft
-
-TOKENIZER_SAMPLE_BYTES = 200_000_000  # merges of a vocabulary this small do not move with more text
 
 
 def corpus_stage() -> Stage:
@@ -53,26 +53,32 @@ def tokenizer_stage() -> Stage:
                  lambda context: {"vocab": wished_shape(context.recipe).vocab}, run)  # fmt: skip
 
 
-def pack_stage() -> Stage:
-    """Documents to packed rows."""
+def pack_stage(base: Base | None) -> Stage:
+    """Documents to packed rows; with a base, some of its old text among them, and long documents more often where it is lengthened."""
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.tokens import Tokenizer
         from puna.tokens.pack import pack_documents
-        from puna.tokens.special import PAD, SPECIALS
-        from puna.tokens.stream import encode_documents
+        from puna.tokens.stream import encode_documents, padding_id
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
-        shape = actual_shape(context)
+        shape, bytes_per_token = actual_shape(context), context.facts("tokenizer")["bytes_per_token"]
         mixed = Mixed(context.done["corpus"])
+        if base is not None and base.context is not None:
+            mixed.read_long_ones(base.upsample, int(context.facts("base")["context"] * bytes_per_token))
         rows = mixed.counted(encode_documents(tokenizer, mixed.texts()))
-        facts = pack_documents(rows, shape.context, folder, vocab_size=shape.vocab, pad_id=SPECIALS.index(PAD),
+        replay = Replay(context.done["old"], base.replay, bytes_per_token) if base is not None and base.replay else None
+        if replay:
+            rows = replay.after(rows, tokenizer, shape.context)
+        facts = pack_documents(rows, shape.context, folder, vocab_size=shape.vocab, pad_id=padding_id(tokenizer),
                                turns=lambda: mixed.turns, progress=context.progress)  # fmt: skip
         mixed.write(folder, context.progress)
-        return dict(facts)
+        return {**facts, **(replay.report(context.progress) if replay else {})}
 
-    return Stage("pack", "turning documents into rows of tokens", ("tokens",), ("corpus", "tokenizer"),
-                 lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip
+    inputs = ("corpus", "tokenizer", *(["base"] if base else []), *(["old"] if base and base.replay else []))
+    asked = {"replay": base.replay, "upsample": base.upsample if base.context else None} if base else {}
+    return Stage("pack", "turning documents into rows of tokens", ("tokens",), inputs,
+                 lambda context: {"context": actual_shape(context).context, "vocab": actual_shape(context).vocab, **asked}, run)  # fmt: skip
 
 
 def chat_stage(number: int, tune: Sft) -> Stage:
@@ -123,14 +129,13 @@ def chat_pack_stage(number: int) -> Stage:
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.tokens import Tokenizer
         from puna.tokens.pack import pack_documents
-        from puna.tokens.special import PAD, SPECIALS
-        from puna.tokens.stream import encode_conversations
+        from puna.tokens.stream import encode_conversations, padding_id
 
         tokenizer = Tokenizer.load(context.done["tokenizer"])
         shape = actual_shape(context)
         conversations = (row["messages"] for row in read_conversations(context.done[f"chat-{number}"] / "chat.jsonl"))
         return dict(pack_documents(encode_conversations(tokenizer, conversations), shape.context, folder,
-                                   vocab_size=shape.vocab, split_long=False, pad_id=SPECIALS.index(PAD), progress=context.progress))  # fmt: skip
+                                   vocab_size=shape.vocab, split_long=False, pad_id=padding_id(tokenizer), progress=context.progress))  # fmt: skip
 
     return Stage(name, "turning conversations into rows of tokens", ("tokens",), (f"chat-{number}", "tokenizer"),
                  lambda context: {"context": actual_shape(context).context}, run)  # fmt: skip

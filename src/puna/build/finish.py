@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import puna
-from puna.build.facts import actual_shape
+from puna.build.facts import actual_config, actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
 from puna.build.graph import Context, Stage
 from puna.build.mixture import mixture_of
+from puna.build.origin import ADAPTER, EXTENSION, first_weights
 from puna.build.seed import reveal_seed
 from puna.build.store import LOG, MANIFEST
 from puna.called import PUNA
@@ -42,14 +43,48 @@ def judge_stage(recipe: Recipe, with_reference: bool) -> Stage:
             context.done["pretrain"], context.done[chat] if chat else None, context.done["corpus"], context.recipe.judge,
             context.seed, folder, context.progress, reference=context.done["reference"] if with_reference else None,
         )  # fmt: skip
+        if recipe.base is not None:
+            results |= _beside_the_base(context, folder)
+            write_json(folder / "results.json", results)
         context.ledger.append("results", {"scores": [
             {key: score.get(key) for key in ("task", "metric", "value", "n", "interval")} for score in results["scores"]
         ]})  # fmt: skip
         return {"scores": len(results["scores"])}
 
-    inputs = ("corpus", "pretrain", *([chat] if chat else []), *(["reference"] if with_reference else []))
+    base = first_weights(recipe) and {
+        "base",
+        *first_weights(recipe),
+        *(["old"] if recipe.base and recipe.base.old else []),
+    }
+    inputs = (
+        "corpus",
+        *sorted(base),
+        "pretrain",
+        *([chat] if chat else []),
+        *(["reference"] if with_reference else []),
+    )
     return Stage("judge", "judging", ("judge", "engine", "model", "tokens"), inputs,
                  lambda context: {"judge": context.recipe.judge.model_dump(), "seed": context.seed}, run)  # fmt: skip
+
+
+def _beside_the_base(context: Context, folder: Path) -> dict[str, Any]:
+    """What the run's model has of its base and what it has learnt itself; a longer context measured by position and by needles."""
+    from puna.judge.inheritance import judge_inheritance
+    from puna.judge.long_context import judge_long_context
+
+    recipe, done = context.recipe, context.done
+    models = [
+        ("inherited", done["base"]),
+        *([("init", done["start"])] if "start" in done else []),
+        ("own", done["pretrain"]),
+    ]
+    domains = {"new": done["corpus"], **({"old": done["old"]} if "old" in done else {})}
+    made: dict[str, Any] = {"inheritance": judge_inheritance(
+        models, domains, draws=recipe.judge.bootstrap, seed=context.seed, progress=context.progress)}  # fmt: skip
+    if recipe.base is not None and recipe.base.context is not None:
+        made["long_context"] = judge_long_context([models[0], models[-1]], done["corpus"], context=recipe.base.context,
+                                                  draws=recipe.judge.bootstrap, seed=context.seed, progress=context.progress)  # fmt: skip
+    return made
 
 
 def release_stage(recipe: Recipe) -> Stage:
@@ -91,6 +126,8 @@ def _copy_model(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and path.name != MANIFEST:
             shutil.copyfile(path, folder / path.name)
+    if (source / ADAPTER).is_dir():
+        shutil.copytree(source / ADAPTER, folder / ADAPTER)
 
 
 def _card(context: Context, gate: list[dict[str, Any]]) -> str:
@@ -141,7 +178,7 @@ def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None =
 
     `run`: where the run's folder is, for the maker's own page; unset, for what is published, only its last two names.
     """
-    recipe, shape = context.recipe, actual_shape(context)
+    recipe, shape, config = context.recipe, actual_shape(context), actual_config(context)
     run = run or Path(*context.store.run.parts[-2:])
     corpus = context.done["corpus"]
     calibration = read_json(context.done["calibrate"] / "plan.json")
@@ -152,10 +189,9 @@ def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None =
         "run": recipe.name, "title": recipe.title or recipe.name, "created": entries[-1]["time"],
         "recipe_toml": frozen_recipe(context, private=True), "machine": calibration["device"],
         "corpus": _shortened(read_json(corpus / "corpus.json")), "tokenizer": context.facts("tokenizer"),
-        "model": {"shape": shape.model_dump(), "parameters": shape.params,
-                  "architecture": "Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"},
+        "model": {"shape": shape.model_dump(), "parameters": config.parameters, "architecture": config.architecture},
         "training": {**_training(context, "pretrain"), "peak_share": calibration["share_of_peak"]},
-        "tuning": [_training(context, name) for name in tuned],
+        "tuning": [_training(context, name) for name in tuned], **_base_data(context),
         "chat_data": {name: read_json(context.done[name] / "chat.json") for name in context.done
                       if name.startswith("chat-") and (context.done[name] / "chat.json").is_file()},
         "results": read_json(context.done["judge"] / "results.json"), "gate": gate,
@@ -164,6 +200,19 @@ def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None =
         "licence": recipe.release.licence, "puna_version": puna.__version__,
         "commands": [f"{PUNA} chat {recipe.name if run.parent == Path('runs') else shlex.quote(str(run))}",
                      f"{PUNA} make {shlex.quote(str(run / 'recipe.toml'))}"],
+    }  # fmt: skip
+
+
+def _base_data(context: Context) -> dict[str, Any]:
+    """The base and what was changed in it before training, where there is one."""
+    if context.recipe.base is None:
+        return {}
+    extension = context.done["tokenizer"] / EXTENSION
+    packed = context.facts("pack")
+    return {
+        "base": {**context.facts("base"), "start": context.facts("start") if "start" in context.done else {},
+                 "replay_share": packed.get("replay_share", 0.0), "lr_share": context.recipe.base.lr_share},
+        **({"extension": read_json(extension)["languages"]} if extension.is_file() else {}),
     }  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from puna.build.facts import pretraining_plan, tuning_plan
 from puna.build.graph import Context
+from puna.build.origin import model_name
+from puna.recipe.base import Base
 from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE, Corpus
 from puna.recipe.load import dump_recipe
 from puna.recipe.mistakes import file_keys
@@ -48,7 +50,19 @@ def without_folders(recipe: Recipe) -> Recipe:
         named = table[key]
         table[key] = [_last_part(one) for one in named] if isinstance(named, list) else named and _last_part(named)
     tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
-    return recipe.model_copy(update={"corpus": Corpus.model_validate(corpus), "tune": tune})
+    return recipe.model_copy(
+        update={"corpus": Corpus.model_validate(corpus), "tune": tune, "base": _shown_base(recipe.base)}
+    )
+
+
+def _shown_base(base: Base | None) -> Base | None:
+    if base is None:
+        return None
+    models = [model_name(name) for name in base.models]
+    return base.model_copy(update={
+        "origin": models if isinstance(base.origin, list) else models[0], "old": [_shown(source) for source in base.old],
+        "tokenizer": base.tokenizer and _last_part(base.tokenizer), "merge_base": base.merge_base and model_name(base.merge_base),
+    })  # fmt: skip
 
 
 def _shown(source: str) -> str:

@@ -16,6 +16,7 @@ from puna.files import read_json, write_json
 from puna.progress import Progress
 
 MIXTURE = "mixture.json"
+_LEAST_TEXTS = 8  # old text is drawn from this many documents or more
 _Row = TypeVar("_Row")
 
 
@@ -40,6 +41,11 @@ class Mixed:
         self._tokens: list[int] = []
         self._bytes: list[int] = []
         self.turns: list[int] = []  # the number of the first text of each time round
+        self._more, self._long = 1, 0
+
+    def read_long_ones(self, times: float, size: int) -> None:
+        """Texts of more than `size` bytes are read `times` as often: a model learns a long context from long texts."""
+        self._more, self._long = round(times), size
 
     def texts(self) -> Iterator[str]:
         """The texts."""
@@ -49,8 +55,11 @@ class Mixed:
             self.turns.append(len(self._of))
             for batch in document_batches(self._corpus, "train", ["text", "label", "lang", "copies"]):
                 for row in batch.to_pylist():
-                    most = max(most, row["copies"])
-                    if row["copies"] > turn:
+                    copies = row["copies"]
+                    if self._more > 1 and len(row["text"].encode()) > self._long:
+                        copies *= self._more
+                    most = max(most, copies)
+                    if copies > turn:
                         key = (row["label"], row["lang"])
                         group = known.setdefault(key, len(known))
                         if group == len(self._groups):
@@ -81,6 +90,39 @@ class Mixed:
                 progress.note(f"    {row['tokens']:>14,}  {row['share']:>6.1%}  {row['source'][:40]}  {row['lang']}")
             if len(rows) > 12:
                 progress.note(f"    and {len(rows) - 12} more, in {MIXTURE}")
+
+
+class Replay:
+    """Some of the base's old text among the new, so that less of it is forgotten (Ibrahim et al. 2024, 4.2)."""
+
+    def __init__(self, corpus: Path, share: float, bytes_per_token: float) -> None:
+        self._corpus, self._share, self._bytes_per_token = corpus, share, bytes_per_token
+        self._new = self._old = 0
+
+    def after(self, rows: Iterable[tuple[Any, Any]], tokenizer: Any, context: int) -> Iterator[tuple[Any, Any]]:
+        """The rows, then old texts until they are `share` of all tokens; no text is read twice."""
+        from puna.tokens.stream import encode_documents
+
+        for ids, mask in rows:
+            self._new += len(ids)
+            yield ids, mask
+        wanted = int(self._new * self._share / (1 - self._share))
+        most = max(context, wanted // _LEAST_TEXTS)
+        # A text that is cut counts for less: twice the bytes are asked for.
+        for ids, mask in encode_documents(
+            tokenizer, texts_of(self._corpus, max(1.0, 2 * wanted * self._bytes_per_token))
+        ):
+            part = ids[: min(most, wanted - self._old)]
+            if not len(part):
+                break
+            self._old += len(part)
+            yield part, mask
+
+    def report(self, progress: Progress) -> dict[str, Any]:
+        """What share it came to."""
+        share = self._old / max(1, self._old + self._new)
+        progress.note(f"  {self._old:,} of {self._old + self._new:,} tokens are old text ({share:.1%})")
+        return {"replay_tokens": self._old, "replay_share": share}
 
 
 def mixture_of(context: Context) -> list[dict[str, Any]]:

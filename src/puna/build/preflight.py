@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.build.facts import trial_tokens, wished_shape
+from puna.build.facts import planned_model, trial_tokens, wished_shape
 from puna.corpus.readers import COMPRESSED, list_files
 from puna.errors import PunaError
 from puna.memory import free_memory
+from puna.recipe.base import SELF
 from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE
 from puna.recipe.scaling import MIN_STEPS, Plan, Shape, budget_tokens, plan_pretraining, plan_tuning, tuning_batch
 from puna.recipe.schema import DOCSTRINGS, Recipe
@@ -54,22 +55,23 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
     """
     check_resources(recipe, runs)
     from puna.build.machine import describe, refuse_memory, settle
-    from puna.model.config import ModelConfig
+    from puna.build.training import adapter_of
     from puna.model.device import pick_device
     from puna.train.calibrate import calibrate
     from puna.train.choice import compile_seconds
 
-    shape = wished_shape(recipe)
+    shape, config = wished_shape(recipe, runs), planned_model(recipe, runs)
     device = pick_device(recipe.train.precision)
-    config = ModelConfig.from_shape(shape)
+    share = recipe.base.lr_share if recipe.base else 1.0
     trial = plan_pretraining(recipe.train, shape, trial_tokens(recipe.train, shape)).model_copy(
         update={"compile": "off"}
     )
-    memory = refuse_memory(trial, config, device)
+    adapter = adapter_of(recipe.train.adapter, "train.adapter")
+    memory = refuse_memory(trial, config, device, adapter)
     free = free_memory()
-    measured = calibrate(config, trial, device)
+    measured = calibrate(config, trial, device, adapter=adapter)
     tokens = budget_tokens(recipe.train, shape, measured.tokens_per_second)
-    plan = settle(plan_pretraining(recipe.train, shape, tokens), config, device)
+    plan = settle(plan_pretraining(recipe.train, shape, tokens, share), config, device, adapter)
     tuning = []
     for tune in recipe.tune:
         by_clock = int(tune.minutes * 60 * measured.tokens_per_second) if tune.minutes else None
@@ -94,13 +96,16 @@ def forecast(recipe: Recipe, runs: Path = Path("runs")) -> Forecast:
 
 def check_resources(recipe: Recipe, runs: Path) -> None:
     """Refuse at once what cannot be built here. Raises `PunaError`."""
-    shape = wished_shape(recipe)
+    shape = wished_shape(recipe, runs)
     train = recipe.train
     if train.minutes is None:
         plan_pretraining(train, shape, budget_tokens(train, shape, None))
     for source in recipe.corpus.paths:
         if source != PYTHON_SOURCE and not source.startswith(HUB_PREFIX) and not os.path.exists(source):
             raise PunaError("does not exist", where=f"corpus.sources: {source}", mend="name a file or folder that does")
+    for source in recipe.base.old if recipe.base else []:
+        if source not in (PYTHON_SOURCE, SELF) and not source.startswith(HUB_PREFIX) and not os.path.exists(source):
+            raise PunaError("does not exist", where=f"base.old: {source}", mend="name a file or folder that does")
     for number, tune in enumerate(recipe.tune):
         if tune.data != DOCSTRINGS and not os.path.exists(tune.data):
             raise PunaError(
@@ -111,7 +116,7 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
         if tune.data == DOCSTRINGS and PYTHON_SOURCE not in recipe.corpus.paths:
             raise PunaError('"docstrings" needs "python" among corpus.sources', where=f"tune.{number}.data",
                             mend="name a file of conversations, or take the [[tune]] table out: --set tune=[]")  # fmt: skip
-    if (needed := memory_floor(shape)) > (free := free_memory()):
+    if (needed := memory_floor(shape, recipe)) > (free := free_memory()):
         raise PunaError(f"training {shape.params / 1e6:,.0f} M parameters needs {needed / 2**30:.1f} GiB of memory at the least, "
                         f"{free / 2**30:.1f} GiB are free", where="model.size", mend="choose a smaller model.size")  # fmt: skip
     needed, free = disk_needed(recipe, shape), shutil.disk_usage(_existing(runs)).free
@@ -123,9 +128,14 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
                         mend="pip install 'transformers>=5.3,<6', or --set release.gate=false")  # fmt: skip
 
 
-def memory_floor(shape: Shape) -> int:
-    """Bytes that training cannot do without: weights, gradients and two moments in fp32, and torch itself."""
-    return shape.params * 16 + 600 * 2**20
+def memory_floor(shape: Shape, recipe: Recipe) -> int:
+    """Bytes that training cannot do without: weights, gradients and two moments in fp32, and torch itself.
+
+    With an adapter only the frozen weights count, in the bits that they are held in.
+    """
+    adapter = recipe.train.adapter
+    each = 16.0 if adapter is None else (adapter.bits or 32) / 8
+    return int(shape.params * each) + 600 * 2**20
 
 
 def disk_needed(recipe: Recipe, shape: Shape) -> int:

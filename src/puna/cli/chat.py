@@ -292,7 +292,7 @@ class Chat:
     def _ids(self, text: str) -> list[int]:
         """The prompt's ids; in a conversation the text becomes its next turn, or is taken back where it cannot."""
         if self._talk is None:
-            return self.engine.tokenizer.encode(text)
+            return self.engine.begin(text)
         self._talk.say("user", text)
         try:
             ids, dropped = self._talk.prompt(self.sampling.max_tokens)

@@ -16,12 +16,13 @@ _SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key of the 
 _RECIPE = typer.Argument(
     None, metavar="RECIPE", help="A recipe; without it, the default: the running Python's own text."
 )
+_KINDS = "GGUF: f16, f32, bf16, q8_0, q4_0. llama2.c: legacy, fp32, int8. Folder: fp32, bf16, fp16, int8, int4, or as stored."
 
 
 def add_to(app: typer.Typer) -> None:
     """Register every verb."""
     verbs: list[tuple[str, Callable[..., None]]] = [
-        ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("bench", bench), ("test", test),
+        ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("convert", convert), ("bench", bench), ("test", test),
     ]  # fmt: skip
     for name, verb in verbs:
         settings: dict[str, Any] = {}
@@ -43,9 +44,19 @@ _EXAMPLES = {
         "make --set train.minutes=2 --set name=quick",
         "make --until pack",
     ],
-    "new": ["new mine --text notes/", "new mine --text a.jsonl --text b/ --size 8M --minutes 20"],
+    "new": [
+        "new mine --text notes/",
+        "new mine --base models/llama --text notes/",
+        "new mine --text a.jsonl --text b/ --size 8M --minutes 20",
+    ],
     "plan": ["plan", "plan mine.toml --set model.size=60M", "plan --json"],
     "chat": ["chat python", 'chat python -p "What does str.split do?" --temperature 0'],
+    "convert": [
+        "convert stories260K.bin stories",
+        "convert python python.gguf --to q8_0",
+        "convert llama/ small --to int4 --calibrate notes.txt",
+        "convert llama/ llama.bin --tokenizer llama/tokenizer.model",
+    ],
     "bench": ["bench train_speed", "bench recipe_gain --minutes 2 --seeds 3", "bench recipe_gain --help"],
     "test": ["test", "test tests/model -q", "test -m slow"],
 }
@@ -72,14 +83,15 @@ def new(
     text: list[Path] = typer.Option(
         [], metavar="PATH", show_default=False, help="A file or folder of your own text; may be repeated."
     ),
-    size: str = typer.Option("4M", metavar="SIZE", help="Parameters to aim at: 4M, 60M, 1B."),
+    base: Optional[str] = typer.Option(None, metavar="MODEL", help="Open weights to start from."),  # noqa: UP045
+    size: str = typer.Option("4M", metavar="SIZE", help="Parameters to aim at, where there is no base: 4M, 60M, 1B."),
     minutes: float = typer.Option(8.0, metavar="N", help="Minutes of pretraining."),
     json: bool = _JSON,
 ) -> None:
     """Write a commented recipe, NAME.toml."""
     from puna.cli.new import run_new
 
-    run_new(name, text=text, size=size, minutes=minutes, json=json)
+    run_new(name, text=text, base=base, size=size, minutes=minutes, json=json)
 
 
 def plan(recipe: Optional[Path] = _RECIPE, set: list[str] = _SET, runs: Path = _RUNS,  # noqa: UP045
@@ -91,7 +103,7 @@ def plan(recipe: Optional[Path] = _RECIPE, set: list[str] = _SET, runs: Path = _
 
 
 def chat(
-    model: str = typer.Argument(metavar="MODEL", help="A model folder, or the name of a run."),
+    model: str = typer.Argument(metavar="MODEL", help="A model folder, a .gguf or .bin file, or the name of a run."),
     prompt: Optional[str] = typer.Option(None, "-p", "--prompt", metavar="TEXT", help="Answer this and end."),  # noqa: UP045
     system: Optional[str] = typer.Option(None, metavar="TEXT", help="A system message."),  # noqa: UP045
     temperature: float = typer.Option(0.7, metavar="N", help="How freely to draw; 0 takes the likeliest token."),
@@ -110,6 +122,25 @@ def chat(
 
     run_chat(model, prompt=prompt, system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, top_k=top_k,
              min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed, runs=runs, json=json)  # fmt: skip
+
+
+def convert(
+    source: str = typer.Argument(metavar="SRC", help="A model folder, a .gguf or .bin file, or the name of a run."),
+    target: Path = typer.Argument(metavar="DEST", help="x.gguf, x.bin (llama2.c), or a new folder (Hugging Face)."),
+    to: Optional[str] = typer.Option(None, metavar="KIND", help=_KINDS),  # noqa: UP045
+    shard_size: str = typer.Option("4GB", metavar="SIZE", help="The most that one file of a folder holds."),
+    calibrate: Optional[Path] = typer.Option(None, metavar="FILE", help="A text that 4-bit rounding goes by."),  # noqa: UP045
+    tokenizer: Optional[Path] = typer.Option(None, metavar="PATH", help="The tokenizer, where SRC has none beside it."),  # noqa: UP045
+    adapter: Optional[Path] = typer.Option(None, metavar="FOLDER", help="A LoRA or DoRA adapter (peft) to merge in."),  # noqa: UP045
+    text: Optional[Path] = typer.Option(None, metavar="FILE", help="Also measure bits per byte of this text."),  # noqa: UP045
+    runs: Path = _RUNS,
+    json: bool = _JSON,
+) -> None:
+    """Write a model in another form, and check that it is the same."""
+    from puna.cli.convert import run_convert
+
+    run_convert(source, target, to=to, shard_size=shard_size, calibrate=calibrate, tokenizer=tokenizer, adapter=adapter, text=text,
+                runs=runs, json=json)  # fmt: skip
 
 
 def bench(context: typer.Context, what: str = typer.Argument(metavar="NAME", help="A file of bench/, without its ending.")) -> None:  # fmt: skip

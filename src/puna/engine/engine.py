@@ -1,6 +1,6 @@
 """A model that answers: batched generation with a KV cache, as a stream or as whole replies.
 
-In: a model folder, prompts as token ids, how to draw. Out: one `Step` per token, or one `Completion` per prompt.
+In: a model folder or file, prompts as token ids, how to draw. Out: one `Step` per token, or one `Completion` per prompt.
 Must never happen: a row's reply depends on the rows beside it, a marker of the chat format comes out as text, or a
 reply runs past the model's context.
 """
@@ -28,6 +28,7 @@ from puna.model.device import Device
 from puna.model.formats import load_model
 from puna.model.manifest import Manifest
 from puna.tokens import Tokenizer
+from puna.tokens.formats import open_tokenizer
 
 FinishReason = Literal["stop", "length"]
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -67,25 +68,35 @@ class Engine:
         if tokenizer.vocab_size > config.vocab_size:
             raise PunaError(
                 f"the tokenizer has {tokenizer.vocab_size} entries and the model knows {config.vocab_size}",
-                where="tokenizer.json",
+                where="tokenizer",
                 mend="the two are not of one model",
             )
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.stop_ids = _stop_ids(tokenizer, config)
-        self._banned = _banned_ids(tokenizer, config, self.stop_ids)
+        self.banned_ids = _banned_ids(tokenizer, config, self.stop_ids)
         self._device = model.head_weight().device
 
     @classmethod
-    def load(cls, folder: Path, device: Device | torch.device | str | None = None) -> "Engine":
-        """The model in `folder`, in fp32, on `device` (None: the GPU where there is one).
+    def load(
+        cls, path: Path, device: Device | torch.device | str | None = None, *, tokenizer: Path | None = None
+    ) -> "Engine":
+        """The model at `path` (a folder, a `.gguf` or a llama2.c `.bin` file), in fp32, on `device` (None: the GPU where there is one).
 
-        Raises PunaError where a file is missing, truncated or altered.
+        `tokenizer`: a folder or file; None looks in and beside the model. Raises PunaError where a file is missing, truncated
+        or altered, or where the tokenizer has more entries than the embedding has rows.
         """
+        path = Path(path)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(Path(folder), device=device.device if isinstance(device, Device) else device)
-        Manifest.find(Path(folder)).verify_all(_FILES)
-        return cls(model, Tokenizer.load(Path(folder)), model.config)
+        model = load_model(path, device=device.device if isinstance(device, Device) else device)
+        if path.is_dir():
+            Manifest.find(path).verify_all(_FILES)
+        return cls(model, open_tokenizer(tokenizer or path), model.config)
+
+    def begin(self, text: str) -> list[int]:
+        """The ids of a prompt that begins with `text`: with the begin token before it where the model expects one."""
+        tokens = self.tokenizer
+        return [*([tokens.bos_id] if tokens.adds_bos and tokens.bos_id is not None else []), *tokens.encode(text)]
 
     @property
     def context(self) -> int:
@@ -151,10 +162,10 @@ class Engine:
         """One batch: all prompts are read at once, then one token per row and pass; a finished row leaves."""
         limits = [min(one.max_tokens, self.context - len(ids)) for one, ids in zip(settings, prompts, strict=True)]
         live = [
-            _Reply(row, limit, TextStream(one.stop), self)
-            for row, limit, one in zip(rows, limits, settings, strict=True)
+            _Reply(row, limit, TextStream(one.stop), self, starts_text=self.tokenizer.special_ids.issuperset(ids))
+            for row, limit, one, ids in zip(rows, limits, settings, prompts, strict=True)
         ]
-        sampler = Sampler(settings, prompts, self.config.vocab_size, self._banned, self._device)
+        sampler = Sampler(settings, prompts, self.config.vocab_size, self.banned_ids, self._device)
         capacity = max(len(ids) + limit for ids, limit in zip(prompts, limits, strict=True))
         cache = KVCache(self.config, len(rows), capacity, device=self._device)
         logits, read_one = self._read(prompts, cache), OneToken(self.model, cache)
@@ -188,8 +199,9 @@ class Engine:
 class _Reply:
     """One row's reply as it grows."""
 
-    def __init__(self, row: int, limit: int, text: TextStream, engine: Engine) -> None:
-        self._row, self._left, self._text = row, limit, text
+    def __init__(self, row: int, limit: int, text: TextStream, engine: Engine, *, starts_text: bool) -> None:
+        """`starts_text`: the prompt holds no text, so a SentencePiece token's first space is none of the reply's."""
+        self._row, self._left, self._text, self._starts_text = row, limit, text, starts_text
         self._stop_ids, self._tokens = engine.stop_ids, engine.tokenizer
         self.finished = False
 
@@ -198,7 +210,8 @@ class _Reply:
         if token in self._stop_ids:
             self.finished = True
             return Step(self._row, None, self._text.finish(), "stop")
-        text = self._text.push(self._tokens.token_bytes(token))
+        text = self._text.push(self._tokens.token_bytes(token, starts_text=self._starts_text))
+        self._starts_text = False
         self._left -= 1
         if self._text.stopped:
             self.finished = True

@@ -1,6 +1,6 @@
-"""From what a user calls a model to the folder that holds it.
+"""From what a user calls a model to the folder or file that holds it.
 
-In: a folder, the name of a local run, or `hf:org/name`. Out: a folder with a `config.json`.
+In: a folder, a `.gguf` or llama2.c `.bin` file, the name of a local run, or `hf:org/name`. Out: what `open_model` opens.
 Must never happen: a name reaches outside the folder of runs, or the network is asked.
 """
 
@@ -8,15 +8,17 @@ from pathlib import Path
 
 from puna.called import typed
 from puna.errors import PunaError
+from puna.model.formats import model_file
 
 _CONFIG = "config.json"
 _RELEASE = "release"
 
 
 def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
-    """The model folder that `name` means: a folder, the release inside a run's folder, or runs/<name>/release.
+    """The model that `name` means: a file, a folder, the release inside a run's folder, or runs/<name>/release.
 
-    Raises PunaError that lists the runs there are, where it means none.
+    Raises PunaError that lists the runs there are, where it means none. A file is only named here; `open_model` refuses what is
+    no model.
     """
     if name.startswith("hf:"):
         raise PunaError(
@@ -27,13 +29,11 @@ def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
     given = Path(name).expanduser()
     run = Path(runs) / name
     named = name not in ("", ".", "..") and Path(name).name == name.rstrip("/")
-    for folder in (given, given / _RELEASE, *([run / _RELEASE] if named else [])):
-        if (folder / _CONFIG).is_file():
-            return folder
     if given.is_file():
-        raise PunaError(
-            "a single file is not yet read as a model here", where=name, mend="give a folder with config.json"
-        )
+        return given
+    for folder in (given, given / _RELEASE, *([run / _RELEASE] if named else [])):
+        if folder.is_dir() and ((folder / _CONFIG).is_file() or model_file(folder) is not None):
+            return folder
     if named and run.is_dir():
         raise PunaError(
             f"the run has no release yet ({run / _RELEASE} is missing)",
@@ -41,7 +41,9 @@ def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
             mend=f"finish it with: {typed()} make",
         )
     if given.is_dir():
-        raise PunaError("the folder holds no model (no config.json, no release/config.json)", where=name)
+        raise PunaError(
+            "the folder holds no model (no config.json, no release/config.json, no .gguf or .bin file)", where=name
+        )
     raise PunaError(
         "no such model folder and no such run", where=name or "the model's name is empty", mend=_known(Path(runs))
     )

@@ -5,7 +5,7 @@ happen: more text than the limit (the judge's time is bounded by design, not by 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Documents:
     sources: list[str]
     kinds: list[str]
     note: dict[str, Any]  # what was there, what was taken
+    langs: list[str | None] = field(default_factory=list)  # as the corpus named them; empty where it named none
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -50,7 +51,7 @@ def load(corpus: Path, split: str, limit: int, seed: int) -> Documents:
             )
         taken, cut = _sample(sizes, limit, seed)
         with pq.ParquetFile(path) as file:
-            columns = [name for name in ("text", "source", "kind") if name in file.schema_arrow.names]
+            columns = [name for name in ("text", "source", "kind", "lang") if name in file.schema_arrow.names]
             rows = _rows(file, columns, taken)
     except FileNotFoundError:
         raise PunaError("there is no such file", where=str(path), mend="give a corpus folder") from None
@@ -64,8 +65,13 @@ def load(corpus: Path, split: str, limit: int, seed: int) -> Documents:
     rows.sort(key=lambda row: order[row["source"]])
     note = {"documents": len(sizes), "bytes": int(sizes.sum()), "documents_used": len(rows),
             "bytes_used": sum(len(row["text"].encode()) for row in rows), "sampled": cut is not None}  # fmt: skip
+    langs = [row["lang"] for row in rows] if "lang" in columns else []
     return Documents(
-        [row["text"] for row in rows], [row["source"] for row in rows], [row.get("kind", "text") for row in rows], note
+        [row["text"] for row in rows],
+        [row["source"] for row in rows],
+        [row.get("kind", "text") for row in rows],
+        note,
+        langs if any(langs) else [],
     )
 
 

@@ -3,12 +3,13 @@
 Comes in: results as `judge_model` returns them. Goes out: text. Must never happen: a line wider than the console's.
 """
 
-import textwrap
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-WIDTH = 80
+from puna.judge.columns import WIDTH, fit, wrap
+from puna.judge.inheritance import format_inheritance
+from puna.judge.long_context import format_long_context
+
 _LABELS = {
     ("heldout", None): "model", ("heldout", "uniform"): "uniform chance", ("heldout", "xz"): "xz -9e",
     ("heldout", "xz_primed"): "xz -9e, primed", ("heldout", "ngram5"): "5-gram", ("heldout", "reference"): "reference model",
@@ -17,7 +18,10 @@ _LABELS = {
 
 
 def format_scores(results: Mapping[str, Any]) -> str:
-    """Every score and baseline with its interval, then the verdicts, what was left out, and how much text it was."""
+    """Every score and baseline with its interval, then the verdicts, what was left out, and how much text it was.
+
+    Where the results hold them, what is inherited and the long context stand below.
+    """
     scores, baselines = list(results["scores"]), list(results["baselines"])
     bits = [score for score in [*scores, *baselines] if score["task"] == "heldout"]
     shares = [score for score in [*scores, *baselines] if score["task"] != "heldout"]
@@ -30,14 +34,17 @@ def format_scores(results: Mapping[str, Any]) -> str:
             *(
                 line
                 for said in results["verdicts"]
-                for line in _wrap(f"{said['words'][:1].upper()}{said['words'][1:]}.")
+                for line in wrap(f"{said['words'][:1].upper()}{said['words'][1:]}.")
             ),
         ]
     for left in results["left_out"]:
-        lines += _wrap(f"Left out: {left['task']}: {left['reason']}.")
+        lines += wrap(f"Left out: {left['task']}: {left['reason']}.")
     text = results["text"]["heldout"]
     used = f"{text['bytes_used']:,} bytes of held-out text"
-    lines += ["", *_wrap(f"Measured on {used}{' (a seeded sample)' if text['sampled'] else ''}; intervals are 95 %.")]
+    lines += ["", *wrap(f"Measured on {used}{' (a seeded sample)' if text['sampled'] else ''}; intervals are 95 %.")]
+    for part, write in (("inheritance", format_inheritance), ("long_context", format_long_context)):
+        if results.get(part):
+            lines += ["", write(results[part])]
     return "\n".join(lines)
 
 
@@ -49,7 +56,7 @@ def _table(title: str, scores: list[Any], last: str) -> list[str]:
 def _row(score: Mapping[str, Any]) -> str:
     label = _LABELS.get((score["task"], score.get("name")), f"{score['task']} {score.get('name') or ''}".strip())
     interval = f"{score['interval'][0]:.3f} to {score['interval'][1]:.3f}" if score["interval"] else "-"
-    return f"{_fit(label, 31)} {score['value']:>8.3f}{interval:>18}{score['n']:>7}{_beside(score):>15}"
+    return f"{fit(label, 31)} {score['value']:>8.3f}{interval:>18}{score['n']:>7}{_beside(score):>15}"
 
 
 def _beside(score: Mapping[str, Any]) -> str:
@@ -61,18 +68,3 @@ def _beside(score: Mapping[str, Any]) -> str:
     if score["p_value"] is None:
         return f"{score['chance']:.2f}"
     return f"{score['chance']:.2f} / {score['p_value']:.1g}"
-
-
-def _fit(text: str, width: int) -> str:
-    """`text` padded or cut to `width` columns; Chinese characters take two."""
-    kept, used = "", 0
-    for char in text:
-        size = 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        if used + size > width:
-            break
-        kept, used = kept + char, used + size
-    return kept + " " * (width - used)
-
-
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")

@@ -13,10 +13,26 @@ from puna.model.rope import RopeScaling
 from puna.recipe.scaling import Shape
 
 TokenId = Annotated[int, Field(ge=0, lt=2**24)]
+# The architectures that are read, and `model_type` as their configs state it. All but the last are written too.
 _TYPES = {
     "LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3",
+    "YiForCausalLM": "Yi",
 }  # fmt: skip
 _ARCHITECTURES = {model_type: name for name, model_type in _TYPES.items()}
+_SUPPORTED = (
+    "LlamaForCausalLM (LLaMA 1, 2, 3; Yi; TinyLlama; SmolLM 1, 2), MistralForCausalLM, Qwen2ForCausalLM (also 2.5), "
+    "Qwen3ForCausalLM, YiForCausalLM (Yi's first release)"
+)
+# What a `config.json` may leave out, as the classes of transformers fill it (Yi: its own configuration_yi.py, November 2023).
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2},
+    "mistral": {"max_position_embeddings": 131_072, "bos_token_id": 1, "eos_token_id": 2, "num_key_value_heads": 8,
+                "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32_768},
+    "qwen3": {"max_position_embeddings": 32_768, "head_dim": 128},
+    "Yi": {"max_position_embeddings": 4096, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "num_key_value_heads": 4,
+           "rope_theta": 5_000_000.0, "rms_norm_eps": 1e-5},
+}  # fmt: skip
 
 # Keys that other programs write beside ours and that leave the logits of a forward pass as they are.
 _NO_EFFECT = frozenset({
@@ -31,13 +47,13 @@ _NO_EFFECT = frozenset({
     "bad_words_ids", "max_length", "min_length", "early_stopping", "remove_invalid_values", "exponential_decay_length_penalty",
     "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "output_scores",
     "return_dict_in_generate", "pruned_heads", "tie_encoder_decoder", "decoder_start_token_id", "tf_legacy_loss",
-    "use_bfloat16", "use_flash_attn", "use_mrope",
+    "use_bfloat16", "use_flash_attn",
 })  # fmt: skip
 # Keys that would change the arithmetic: only the value that leaves LLaMA's as it is may stand.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",), "mlp_bias": (False,), "partial_rotary_factor": (1, None), "rope_interleaved": (False,),
     "is_decoder": (True, False), "is_encoder_decoder": (False,), "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,), "quantization_config": (None,), "auto_map": (None,),
+    "cross_attention_hidden_size": (None,), "quantization_config": (None,), "use_mrope": (False, None),
 }  # fmt: skip
 
 
@@ -98,14 +114,18 @@ class ModelConfig(BaseModel):
             raise PunaError("is not a JSON object", where="config.json")
         model_type = _model_type(values)
         ours = set(cls.model_fields) - {"qk_norm"}
-        known = ours | _NO_EFFECT | set(_FIXED) | {"rope_parameters", "use_sliding_window", "layer_types"}
-        unknown = sorted(str(key) for key in values if key not in known and not str(key).startswith("_"))
+        known = ours | _NO_EFFECT | set(_FIXED) | {"rope_parameters", "use_sliding_window", "layer_types", "auto_map"}
+        unknown = sorted(str(key)[:80] for key in values if key not in known and not str(key).startswith("_"))
         if unknown:
-            raise PunaError(f"has keys of no known meaning: {', '.join(unknown[:8])}", where="config.json",
+            raise PunaError(f"has keys of no known meaning: {', '.join(map(repr, unknown[:40]))}", where="config.json",
                             mend="take out those that do not change the model's arithmetic")  # fmt: skip
         for key, allowed in _FIXED.items():
             if key in values and values[key] not in allowed:
                 raise PunaError(f"{key} = {str(values[key])[:80]!r} is not supported", where="config.json")
+        # Code that a model brings along is never run. Only Yi's is known to us: LLaMA's arithmetic under other names.
+        if values.get("auto_map") is not None and model_type != "Yi":
+            raise PunaError("auto_map names code of the model's own, which is never run", where="config.json",
+                            mend="take it out if the model is plain " + _ARCHITECTURES[model_type])  # fmt: skip
         fields = {key: values[key] for key in ours if values.get(key) is not None}
         fields |= _rope(values)
         _fill_defaults(fields, values, model_type)
@@ -210,14 +230,17 @@ def _checked(cls: type[ModelConfig], fields: dict[str, Any]) -> ModelConfig:
 
 
 def _model_type(values: dict[str, Any]) -> str:
-    """One of the four supported types, from `architectures` or, where that is missing, `model_type`."""
-    named = values.get("architectures")
+    """One of the supported types, from `architectures` or, where that is missing, `model_type`; both must agree."""
+    named, stated = values.get("architectures"), values.get("model_type")
     name = named[0] if isinstance(named, list) and len(named) == 1 else None
-    if name is None and not named and isinstance(values.get("model_type"), str):
-        name = _ARCHITECTURES.get(values["model_type"], values["model_type"])
+    if name is None and not named and isinstance(stated, str):
+        name = _ARCHITECTURES.get(stated, stated)
     if not isinstance(name, str) or name not in _TYPES:
         raise PunaError(f"architecture {str(name or named)[:80]!r} is not supported", where="config.json",
-                        mend=f"supported are {', '.join(_TYPES)}")  # fmt: skip
+                        mend=f"supported are {_SUPPORTED}")  # fmt: skip
+    if stated is not None and stated != _TYPES[name]:
+        raise PunaError(f"states the architecture {name} and the model_type {str(stated)[:80]!r}, which do not belong together",
+                        where="config.json")  # fmt: skip
     return _TYPES[name]
 
 
@@ -254,30 +277,27 @@ def _rope(values: dict[str, Any]) -> dict[str, Any]:
 
 def _fill_defaults(fields: dict[str, Any], values: dict[str, Any], model_type: str) -> None:
     """What a `config.json` may leave out, filled as transformers does for this type of model."""
-    heads, dim = fields.get("num_attention_heads"), fields.get("hidden_size")
-    fields.setdefault("num_key_value_heads", 8 if model_type == "mistral" else heads)
-    if model_type == "qwen3":
-        fields.setdefault("head_dim", 128)
-    elif isinstance(heads, int) and isinstance(dim, int) and heads > 0:
-        fields.setdefault("head_dim", dim // heads)
-    fields.setdefault("rms_norm_eps", 1e-6)
     if fields.get("pad_token_id") == -1:  # the first LLaMA conversions wrote -1 for "none"
         del fields["pad_token_id"]
-    if model_type in ("llama", "mistral"):
-        for key, default in (("bos_token_id", 1), ("eos_token_id", 2)):
-            if key not in values:
-                fields[key] = default
+    for key, default in _DEFAULTS[model_type].items():
+        if key not in values:  # where it is there and null, "none" is meant
+            fields.setdefault(key, default)
+    heads, dim = fields.get("num_attention_heads"), fields.get("hidden_size")
+    fields.setdefault("num_key_value_heads", heads)
+    if isinstance(heads, int) and isinstance(dim, int) and heads > 0:
+        fields.setdefault("head_dim", dim // heads)
+    fields.setdefault("rms_norm_eps", 1e-6)
     fields["qk_norm"] = model_type == "qwen3"
     if values.get("attention_bias") and model_type != "qwen2":
         raise PunaError("attention_bias also puts a bias on the output projection here, which is not supported",
                         where="config.json")  # fmt: skip
     fields["attention_bias"] = model_type == "qwen2"
     if values.get("use_sliding_window") and values.get("sliding_window") and model_type != "mistral":
-        raise PunaError("a sliding window on some layers only is not supported", where="config.json")
+        raise PunaError(
+            "use_sliding_window: a sliding window on some layers only is not supported", where="config.json"
+        )
     kinds = values.get("layer_types") or []
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        raise PunaError("layers of different kinds are not supported", where="config.json")
+        raise PunaError("layer_types: layers of different kinds are not supported", where="config.json")
     if model_type != "mistral":
         fields.pop("sliding_window", None)
-    elif "sliding_window" not in values:
-        fields["sliding_window"] = 4096

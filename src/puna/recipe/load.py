@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from puna.errors import PunaError
+from puna.recipe.base import SELF
 from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE
 from puna.recipe.mistakes import file_keys, missing_files, mistakes_of, told
 from puna.recipe.schema import DOCSTRINGS, Recipe
@@ -120,6 +121,13 @@ def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
     for table in tune if isinstance(tune, list) else []:
         if isinstance(table, dict) and "data" in table:
             table["data"] = _absolute(table["data"], folder, DOCSTRINGS)
+    base = values.get("base")
+    for key in ("from", "tokenizer", "merge_base", "old"):
+        if isinstance(base, dict) and key in base:
+            # A model may also be the name of a run: what is no file here stays as it is written.
+            named = base[key]
+            place = _absolute if key == "old" and named != [SELF] else _absolute_file
+            base[key] = [place(one, folder) for one in named] if isinstance(named, list) else place(named, folder)
 
 
 def _absolute_source(source: Any, folder: Path) -> Any:
@@ -134,9 +142,14 @@ def _absolute(path: Any, folder: Path, keyword: str | None = None) -> Any:
     return str((folder / Path(path).expanduser()).resolve())
 
 
+def _absolute_file(path: Any, folder: Path) -> Any:
+    there = isinstance(path, str) and (folder / Path(path).expanduser()).exists()
+    return _absolute(path, folder) if there else path
+
+
 def dump_recipe(recipe: Recipe, header: str = "") -> str:
     """A recipe as TOML with every value written out: the frozen recipe of a run. Unset keys are left out."""
-    values = recipe.model_dump(exclude_none=True)
+    values = recipe.model_dump(exclude_none=True, by_alias=True)
     lines = [f"# {line}" for line in header.splitlines()]
     lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if not _is_table(value)]
     for key, value in values.items():

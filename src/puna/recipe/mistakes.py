@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from puna.recipe.base import SELF
 from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE
 from puna.recipe.schema import DOCSTRINGS, Recipe
 
@@ -46,12 +47,12 @@ def mistakes_of(error: ValidationError) -> list[Mistake]:
     return [
         _mistake(found)
         for found in findings
-        if not (found["loc"][-1:] == ("str",) and isinstance(found["input"], dict))
+        if not (found["loc"][-1:] == ("str",) and isinstance(found["input"], dict | list))
     ]
 
 
 def _mistake(finding: Any) -> Mistake:
-    key = ".".join(str(part) for part in finding["loc"] if part not in ("str", "Source")) or "recipe"
+    key = ".".join(str(part) for part in finding["loc"] if part not in ("str", "Source", "list[str]")) or "recipe"
     kind, given = finding["type"], finding.get("input")
     if kind == "missing":
         return Mistake(
@@ -78,7 +79,7 @@ def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
         annotation: Any = table.model_fields[step].annotation
         kinds = getattr(annotation, "__args__", (annotation,))  # list[Sft]: its rows
         table = next((kind for kind in _flat(kinds) if hasattr(kind, "model_fields")), table)
-    return list(table.model_fields)
+    return [field.alias or name for name, field in table.model_fields.items()]
 
 
 def _flat(kinds: Any) -> list[Any]:
@@ -103,6 +104,9 @@ def missing_files(values: dict[str, Any]) -> list[Mistake]:
     for table, key in file_keys(corpus):
         given = table[key] if isinstance(table[key], list) else [table[key]]
         named += [(f"corpus: {key}", path, "") for path in given]
+    base = values.get("base")
+    old = base.get("old") if isinstance(base, dict) else None
+    named += [("base.old", path, PYTHON_SOURCE) for path in (old if isinstance(old, list) and old != [SELF] else [])]
     tables = [table for table in (tune if isinstance(tune, list) else []) if isinstance(table, dict)]
     named += [(f"tune.{number}.data", table.get("data", DOCSTRINGS), DOCSTRINGS) for number, table in enumerate(tables)]
     return [

@@ -111,7 +111,7 @@ def shape_of(model: Model, tokenizer: Tokenizer) -> Shape:
     # the embedding is kept near a quarter of the parameters at most.
     vocab = tokenizer.vocab_size or _step(size, {1e6: 1024, 8e6: 4096, 3e7: 8192, 3e8: 16384}, 32768)
     # A row costs attention in proportion to its length, and a small model uses little of a long one.
-    context = model.context or _step(size, {8e6: 256, 1e8: 512, 1e9: 1024}, 2048)
+    context = model.context or row_length(size)
     tied = model.tied if model.tied is not None else size < 5e8  # a second table only pays once it is a small share
     best: tuple[float, Shape] | None = None
     for dim in [model.dim] if model.dim else [*range(64, 1024, 64), *range(1024, 16385, 128)]:
@@ -128,6 +128,11 @@ def shape_of(model: Model, tokenizer: Tokenizer) -> Shape:
         raise PunaError(f"no shape comes near {model.size}; the nearest has {best[1].params / 1e6:,.1f} M parameters",
                         where="model.size", mend="choose another size, or set model.dim and model.layers by hand")  # fmt: skip
     return best[1]
+
+
+def row_length(size: float) -> int:
+    """Tokens of a row in training for a model of `size` parameters."""
+    return _step(size, {8e6: 256, 1e8: 512, 1e9: 1024}, 2048)
 
 
 def _step(size: float, steps: dict[float, int], last: int) -> int:
@@ -178,8 +183,13 @@ def _whole_rows(tokens: int, context: int) -> int:
     return max(1, tokens // context) * context
 
 
-def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
-    """Every number of pretraining for `tokens` tokens. Raises `PunaError` below ten steps."""
+def plan_pretraining(train: Train, shape: Shape, tokens: int, lr_share: float = 1.0) -> Plan:
+    """Every number of pretraining for `tokens` tokens. Raises `PunaError` below ten steps.
+
+    `lr_share`: peak rates as a share of those from random weights. Continued training warms the rates up again and lets them
+    fall again (Ibrahim et al. 2024, arXiv:2403.08763); the higher they rise, the more is learnt and the more is forgotten.
+    Yi-9B took a tenth of Yi-6B's peak for 0.8 T tokens; short runs need more.
+    """
     batch = batch_tokens_of(train, tokens, shape.context)
     steps = tokens // batch
     if steps < MIN_STEPS:
@@ -195,9 +205,9 @@ def plan_pretraining(train: Train, shape: Shape, tokens: int) -> Plan:
     lr_adam = 3e-3 * width * min(batch_gain, 4.0)
     return Plan(
         method=train.method, steps=steps, batch_tokens=batch, context=shape.context,
-        lr_matrix=train.lr_matrix or (0.03 * min(batch_gain, 4.0) if puna else lr_adam),
-        lr_embed=train.lr_embed or (lr_adam * 3 if puna else lr_adam),
-        lr_vector=lr_adam,
+        lr_matrix=train.lr_matrix or lr_share * (0.03 * min(batch_gain, 4.0) if puna else lr_adam),
+        lr_embed=train.lr_embed or lr_share * (lr_adam * 3 if puna else lr_adam),
+        lr_vector=lr_share * lr_adam,
         # Decoupled decay forgets over 1/(lr·wd) steps; a run of few epochs needs little, many epochs need more.
         weight_decay=train.weight_decay if train.weight_decay is not None else 0.1,
         momentum=0.95, beta1=0.9, beta2=0.95, eps=1e-8,

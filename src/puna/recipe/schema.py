@@ -8,10 +8,24 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from puna.recipe.base import Adapter, Base
 from puna.recipe.corpus import PYTHON_SOURCE, Corpus
 from puna.recipe.section import Section
 
-__all__ = ["DOCSTRINGS", "PYTHON_SOURCE", "Corpus", "Judge", "Model", "Recipe", "Release", "Sft", "Tokenizer", "Train"]
+__all__ = [
+    "DOCSTRINGS",
+    "PYTHON_SOURCE",
+    "Adapter",
+    "Base",
+    "Corpus",
+    "Judge",
+    "Model",
+    "Recipe",
+    "Release",
+    "Sft",
+    "Tokenizer",
+    "Train",
+]
 
 MOST_MINUTES, MOST_TOKENS = 5_256_000, 10**15  # ten years; fifty times what the largest models have read
 S = TypeVar("S", bound="Section")
@@ -75,6 +89,7 @@ class Train(Section):
     compile: Literal["auto", "on", "off"] = "auto"
     threads: int | None = Field(None, ge=1, le=4096, description="of a CPU, for training; unset: all that there are")
     checkpoint_seconds: float = Field(20.0, gt=0)
+    adapter: Adapter | None = Field(None, description="low-rank training of a [base]; unset: all weights learn")
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Train":
@@ -92,6 +107,7 @@ class Sft(Section):
     lr_share: float = Field(0.5, gt=0, le=2, description="peak rate as a share of pretraining's")
     batch_tokens: int | None = Field(None, ge=32)
     neftune: float = Field(0.0, ge=0, description="NEFTune noise (Jain et al. 2023); 0: none; Yi used 5 and 45")
+    adapter: Adapter | None = Field(None, description="low-rank training; unset: all weights learn")
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Sft":
@@ -122,6 +138,7 @@ class Recipe(Section):
     seed: int | None = Field(
         None, ge=0, lt=2**63, description="unset: drawn fresh for each new run and kept in the run"
     )
+    base: Base | None = Field(None, description="open weights to start from; unset: random weights")
     corpus: Corpus = Corpus()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
@@ -129,3 +146,24 @@ class Recipe(Section):
     tune: list[Sft] = Field(default=[])
     judge: Judge = Judge()
     release: Release = Release()
+
+    @model_validator(mode="after")
+    def _of_the_base_or_by_the_recipe(self) -> "Recipe":
+        """What the base decides cannot be set by hand as well."""
+        if self.base is None:
+            if self.train.adapter is not None:
+                raise ValueError("train.adapter needs a [base]: random weights have nothing to be kept")
+            return self
+        by_hand = [
+            f"model.{key}"
+            for key in ("dim", "layers", "heads", "kv_heads", "ffn", "tied")
+            if getattr(self.model, key) is not None
+        ]
+        by_hand += ["model.qk_norm"] * self.model.qk_norm + ["tokenizer.vocab_size"] * (
+            self.tokenizer.vocab_size is not None
+        )
+        if by_hand:
+            raise ValueError(
+                f"{', '.join(by_hand)}: the [base] decides it (base.layers, base.intermediate, base.extend change it)"
+            )
+        return self

@@ -3,12 +3,25 @@
 from puna.recipe.load import toml_value
 
 
-def commented_recipe(name: str, *, text: list[str], size: str, minutes: float, tune: bool) -> str:
-    """A recipe for `name` over the folders or files of `text` (the running Python when empty), every choice explained."""
+def commented_recipe(
+    name: str, *, text: list[str], size: str, minutes: float, tune: bool, base: str | None = None
+) -> str:  # fmt: skip
+    """A recipe for `name` over the folders or files of `text` (the running Python when empty), every choice explained.
+
+    `base`: open weights to start from; the size is then theirs.
+    """
     sources = toml_value(text or ["python"])
     tuning = _TUNE if tune else _NO_TUNE
+    model = _MODEL.format(size=toml_value(size)) if base is None else ""
+    begin = _BASE.format(base=toml_value(base)) if base is not None else ""
     return _TEMPLATE.format(
-        file=name, name=toml_value(name), sources=sources, size=toml_value(size), minutes=f"{minutes:g}", tuning=tuning
+        file=name,
+        name=toml_value(name),
+        sources=sources,
+        minutes=f"{minutes:g}",
+        tuning=tuning,
+        model=model,
+        base=begin,
     )
 
 
@@ -20,7 +33,7 @@ name = {name}            # the run's folder: runs/{file}
 # title = "My model"       # how the model calls itself
 # seed = 1                 # unset: drawn fresh for a new run and kept in runs/{file}/recipe.toml
 
-[corpus]
+{base}[corpus]
 # "python" is the documentation and source of the running Python. Files and folders of your own:
 # text, Markdown, HTML, WARC, PDF, JSON lines, CSV, Parquet, .tar and .zip, plain or compressed; or hf:org/name.
 # A crawl goes through every cleaning stage:  {{path = "crawl/", profile = "web"}}
@@ -35,15 +48,7 @@ sources = {sources}
 # [corpus.decontaminate]
 # evals = ["evals/"]       # evaluation items that must not be trained on
 
-[tokenizer]
-# vocab_size = 4096        # unset: chosen with model.size
-
-[model]
-# One dial: parameters to aim at. It sets width, depth, vocabulary, context, batch and rates.
-size = {size}
-# context = 256            # any dimension can be set by hand: dim, layers, heads, kv_heads, ffn, context
-
-[train]
+{model}[train]
 # One budget: minutes (turned into tokens once, by a calibration of seconds), tokens, or flops.
 minutes = {minutes}
 # method = "puna"          # "reference": plain AdamW with a cosine schedule, to compare
@@ -53,6 +58,29 @@ minutes = {minutes}
 
 [release]
 # gate = true              # transformers must load the release and give the same numbers
+"""
+
+_MODEL = """\
+[tokenizer]
+# vocab_size = 4096        # unset: chosen with model.size
+
+[model]
+# One dial: parameters to aim at. It sets width, depth, vocabulary, context, batch and rates.
+size = {size}
+# context = 256            # any dimension can be set by hand: dim, layers, heads, kv_heads, ffn, context
+
+"""
+
+_BASE = """\
+[base]
+# Open weights: a folder as transformers writes it, a .gguf or llama2.c .bin file, or the name of a run. docs/base.md
+from = {base}
+# old = ["old.txt"]        # text like the base's own: what is forgotten is measured on a part of it
+# replay = 0.1             # share of the training tokens that is old text
+# extend = 4000            # entries that your text adds to the vocabulary
+# layers = 48              # more layers than the base's: it grows; fewer: it is pruned
+# context = 8192           # a longer context
+
 """
 
 _TUNE = """

@@ -147,6 +147,127 @@ class Sample(Part):
     messages: list[dict[str, str]] | None = None
 
 
+Interval = tuple[float, float] | None  # 95 %
+
+
+class Gap(Part):
+    """A paired difference."""
+
+    value: float
+    interval: Interval = None
+
+
+class InheritedRow(Part):
+    """One model's scores by domain."""
+
+    model: str
+    scores: dict[str, Score]
+
+
+class InheritedGap(Part):
+    """What changed from one model to a later one on the text of a domain. `holds`: it got better; None: cannot tell."""
+
+    domain: str
+    before: str
+    after: str
+    difference: Gap
+    holds: bool | None = None
+    words: str = ""
+
+
+class LanguageRow(Part):
+    """One model on the text of one language."""
+
+    bits_per_byte: float
+    bytes_per_token: float
+    interval: Interval = None
+
+
+class LanguageFound(Part):
+    """All models on the text of one language, and the last one minus the first."""
+
+    bytes: Count
+    documents: Count = 0
+    rows: Annotated[dict[str, LanguageRow], Field(min_length=1)]  # in the order of `models`
+    difference: Gap
+
+
+class Inheritance(Part):
+    """What the model has of its base and what is its own, as `judge_inheritance` gives it."""
+
+    models: Annotated[list[str], Field(min_length=2)]
+    rows: Annotated[list[InheritedRow], Field(min_length=2)]
+    differences: list[InheritedGap] = []
+    languages: dict[str, dict[str, LanguageFound]] = {}
+    words: list[str] = []
+
+
+class PositionRange(Part):
+    """Bits per byte of the tokens at positions `low` to `high`."""
+
+    low: Count = Field(alias="from")
+    high: Annotated[int, Field(ge=1)] = Field(alias="to")
+    bits_per_byte: Annotated[float, Field(gt=0)]
+    interval: Interval = None
+
+
+class Positions(Part):
+    """One model by position; `ranges` is empty, and `reason` says why, where there were too few long documents."""
+
+    trained_context: Count = 0
+    n: Count = 0
+    n_is: str = "documents"
+    ranges: list[PositionRange] = []
+    reason: str = ""
+
+
+class Needles(Part):
+    """Needles of one length, at one depth or at all of them together."""
+
+    length: Annotated[int, Field(ge=1)]
+    depth: float | None = None
+    n: Count
+    share: float
+    interval: Interval = None
+    recall: float = 0.0
+    lift_bits: float = 0.0
+    chance: float
+    p_value: float | None = None
+
+
+class NeedleTest(Part):
+    """One model's needle test, as `needle_test` gives it."""
+
+    choices: int
+    cells: list[Needles] = []
+    by_length: list[Needles] = []
+    left_out: list[dict[str, Any]] = []
+
+
+class LongContext(Part):
+    """What a longer context is worth, as `judge_long_context` gives it. `positions["models"]` holds `Positions` by model."""
+
+    context: Annotated[int, Field(ge=1)]
+    models: list[str]
+    positions: dict[str, Any] = {}
+    needle: dict[str, NeedleTest] = {}
+    words: list[str] = []
+
+    @property
+    def by_position(self) -> dict[str, Positions]:
+        """The models that were read by position."""
+        return {name: Positions.model_validate(found) for name, found in self.positions.get("models", {}).items()}
+
+
+class Extension(Part):
+    """What new entries of the vocabulary gain on the text of one script, in UTF-8 bytes per token."""
+
+    bytes: Count = 0
+    bytes_per_token_before: Annotated[float, Field(gt=0)]
+    bytes_per_token_after: Annotated[float, Field(gt=0)]
+    kept: float | None = None  # the share of the old tokens that stay as they are
+
+
 class Results(Part):
     """results.json as the judge writes it."""
 
@@ -155,6 +276,8 @@ class Results(Part):
     samples: list[Sample] = []
     left_out: list[dict[str, str]] = []  # {"task", "reason"} of what could not be measured
     contamination: dict[str, Any] = {}  # {"value": a share, "what": of what}
+    inheritance: Inheritance | None = None
+    long_context: LongContext | None = None
 
 
 class Check(Part):
@@ -205,6 +328,10 @@ class ReportData(BaseModel):
     machine: dict[str, Any] = {}
     corpus: Corpus | None = None
     tokenizer: dict[str, Any] = {}
+    base: dict[
+        str, Any
+    ] = {}  # the open weights it was made from ("names", "parameters", ...) and what was changed ("start")
+    extension: dict[str, Extension] = {}  # by script: what the entries that were added to the base's tokenizer gain
     model: Model | None = None
     training: Training | None = None
     tuning: list[Training] = []

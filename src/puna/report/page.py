@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from puna.files import atomic_file
-from puna.report import plots, verdict, words
+from puna.report import base_plots, plots, verdict, words
 from puna.report.data import Metric, ReportData, Sample, Training
 
 WIDE, NARROW = 720, 340  # pixels of a drawing on a desk and on a phone
@@ -89,7 +89,9 @@ def template_environment(*, autoescape: bool) -> Environment:
         decimal=words.decimal, p=words.p_value, plain=words.plain, words=words.label, lang=words.language, moment=words.moment, counted_in=verdict.counted_in,
         shorten=shorten, brief=words.brief, small_share=words.small_share, task=verdict.task_label, baseline=verdict.baseline_label, in_words=words.in_words,
     )  # fmt: skip
-    environment.globals.update(share_bar=plots.share_bar, drawing=_drawing, plots=plots, is_bits=verdict.is_bits)
+    environment.globals.update(
+        share_bar=plots.share_bar, drawing=_drawing, plots=plots, base_plots=base_plots, is_bits=verdict.is_bits
+    )
     return environment
 
 
@@ -194,8 +196,11 @@ def _sections(data: ReportData) -> list[tuple[str, str]]:
         ("verdict", "Verdict", verdict.verdict(data)),
         ("data", "Data", data.corpus or data.chat_data),
         ("tokenizer", "Tokenizer", set(data.tokenizer) - set(_COSTS)),
+        ("vocabulary", "Vocabulary", data.extension),
         ("model", "Model", data.model),
         ("training", "Training", data.training or data.tuning),
+        ("inherited", "Inherited and own", results and results.inheritance),
+        ("long-context", "Long context", results and results.long_context),
         ("scores", "Scores", results and (results.scores or results.baselines)),
         ("samples", "Samples", results and results.samples),
         ("costs", "Costs", data.stages or data.machine),

@@ -199,6 +199,7 @@ def _above_chance(score: Score) -> bool:
 def verdict(data: ReportData) -> list[tuple[str, str]]:
     """(kind, sentence) for each thing there is to say; kind is better, worse, open or fact."""
     said: list[tuple[str, str]] = [(c.outcome, c.sentence) for c in comparisons(data.results)]
+    said += inherited(data.results)
     quiz = quiz_score(data.results)
     if quiz and quiz.value is not None:
         items = f" of {number(quiz.n)} questions" if quiz.n else ""
@@ -231,10 +232,10 @@ def summary(data: ReportData) -> str:
     sentences = []
     if data.model and data.model.parameters:
         sentences.append(
-            f"{title} is a language model of {in_words(data.model.parameters)} parameters, trained from random weights."
+            f"{title} is a language model of {in_words(data.model.parameters)} parameters, {_origin(data)}."
         )
     else:
-        sentences.append(f"{title} is a language model, trained from random weights.")
+        sentences.append(f"{title} is a language model, {_origin(data)}.")
     if data.corpus:
         names = listed([_source_in_prose(source.name, data.corpus.python) for source in data.corpus.sources])
         given = f"Its text is {size_bytes(data.corpus.bytes.train)}" + (f" of {names}" if names else "")
@@ -261,6 +262,25 @@ def summary(data: ReportData) -> str:
     if seconds:
         sentences.append(f"All of it took {duration(seconds)}.")
     return " ".join(sentences)
+
+
+def _origin(data: ReportData) -> str:
+    """Where the first weights came from. A model with inherited rows has a base, whether or not it is named."""
+    names = [clean(str(name)) for name in data.base.get("names", [])]
+    if names:
+        return f"made from the open weights of {listed(names)}"
+    inherits = data.base or (data.results and data.results.inheritance)
+    return "made from open weights" if inherits else "trained from random weights"
+
+
+def inherited(results: Results | None) -> list[tuple[str, str]]:
+    """(kind, sentence) of the last model against the first, by domain: what was gained, what was forgotten."""
+    found = results.inheritance if results else None
+    if found is None:
+        return []
+    ends = (found.models[0], found.models[-1])
+    kinds = {True: "better", False: "worse", None: "open"}
+    return [(kinds[gap.holds], gap.words) for gap in found.differences if (gap.before, gap.after) == ends and gap.words]
 
 
 def tokens_seen(data: ReportData) -> int | None:

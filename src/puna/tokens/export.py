@@ -9,26 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import PunaError
-from puna.files import atomic_file, write_json
+from puna.files import atomic_file, read_json, write_json
 from puna.tokens.chat import CHAT_TEMPLATE
 from puna.tokens.special import END_OF_TEXT, IM_END, IM_START, PAD, SPECIALS
 from puna.tokens.tokenizer import Tokenizer
 
 
 def write_tokenizer(source: Path, out: Path, *, chat: bool, context: int | None = None) -> None:
-    """Copy a tokenizer of ours from `source` into the model folder `out` and write its settings.
+    """Copy a tokenizer from `source` into the model folder `out` and write its settings.
 
-    `chat`: the end of sequence is `<|im_end|>` and the chat template is written; else `<|endoftext|>` and none.
+    `chat`: the end of sequence is `<|im_end|>` and the chat template is written; else the document end and none.
     `context`: the model's longest input in tokens.
-    Raises `PunaError` where `source` has not our special tokens.
+    Raises `PunaError` where a foreign tokenizer has not the tokens of a chat's turns.
     """
     tokenizer = Tokenizer.load(source)
     if [tokenizer.eos_id, tokenizer.im_start_id, tokenizer.im_end_id, tokenizer.pad_id] != list(range(len(SPECIALS))):
-        raise PunaError("not a tokenizer of ours: its special tokens differ", where=str(source))
+        _write_foreign(tokenizer, source, out, chat=chat, context=context)
+        return
     out.mkdir(parents=True, exist_ok=True)
     with atomic_file(out / "tokenizer.json") as stream, open(source / "tokenizer.json", "rb") as original:
         shutil.copyfileobj(original, stream)
     write_config(out, chat=chat, context=context, template=chat)
+
+
+def _write_foreign(tokenizer: Tokenizer, source: Path, out: Path, *, chat: bool, context: int | None) -> None:
+    """A base's tokenizer keeps what it is; tuned to chat here, it gets our turns and our template."""
+    if chat and None in (tokenizer.im_start_id, tokenizer.im_end_id):
+        raise PunaError(f"has no {IM_START} and {IM_END}", where=str(source), mend="extend its vocabulary by them")
+    tokenizer.save(out, context=context)
+    (out / "chat_template.jinja").unlink(missing_ok=True)
+    config = read_json(out / "tokenizer_config.json")
+    config.pop("chat_template", None)
+    if chat:
+        config |= {"eos_token": IM_END, "chat_template": CHAT_TEMPLATE}
+        with atomic_file(out / "chat_template.jinja") as stream:
+            stream.write(CHAT_TEMPLATE.encode())
+    write_json(out / "tokenizer_config.json", config)
 
 
 def write_config(out: Path, *, chat: bool, context: int | None, template: bool) -> None:

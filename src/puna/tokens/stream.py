@@ -20,7 +20,10 @@ _BATCH_CONVERSATIONS = 2_000
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[tuple[Int32[ndarray, " tokens"], None]]:
-    """Ids of each text, ended by the document end. Raises `PunaError` where the tokenizer has no such token."""
+    """Ids of each text, begun by the start token where the model has one, ended by the document end.
+
+    Raises `PunaError` where the tokenizer has no document end.
+    """
     if tokenizer.eos_id is None:
         raise PunaError("the tokenizer has no end-of-document token")
     batch: list[str] = []
@@ -47,9 +50,15 @@ def encode_conversations(
     yield from _rendered(tokenizer, batch)
 
 
+def padding_id(tokenizer: Tokenizer) -> int:
+    """The id that fills rows: never read, never a target; the document end where a foreign tokenizer has no padding."""
+    return next(id_ for id_ in (tokenizer.pad_id, tokenizer.eos_id, 0) if id_ is not None)
+
+
 def _ended(tokenizer: Tokenizer, batch: list[str]) -> Iterator[tuple[Int32[ndarray, " tokens"], None]]:
+    start = [tokenizer.bos_id] if tokenizer.adds_bos else []
     for ids in tokenizer.encode_batch(batch):
-        yield np.array([*ids, tokenizer.eos_id], dtype=np.int32), None
+        yield np.array([*start, *ids, tokenizer.eos_id], dtype=np.int32), None
 
 
 def _rendered(

@@ -59,13 +59,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, progress: 
         stream.write(backend.to_str(pretty=True).encode())
     write_config(out, chat=False, context=None, template=True)
     tokenizer = Tokenizer(backend)
-    sample_bytes = sum(len(text.encode()) for text in sample.texts)
-    sample_tokens = sum(map(len, tokenizer.encode_batch(sample.texts)))
-    report = {
-        "entries": tokenizer.vocab_size, "requested": vocab_size, "merges": tokenizer.vocab_size - SMALLEST_VOCAB,
-        "documents": sample.documents, "bytes": sample.bytes, "sample_bytes": sample_bytes,
-        "sample_tokens": sample_tokens, "bytes_per_token": sample_bytes / sample_tokens,
-    }  # fmt: skip
+    report = {"requested": vocab_size, "merges": tokenizer.vocab_size - SMALLEST_VOCAB, **sample.report(tokenizer)}
     if tokenizer.vocab_size < vocab_size:
         progress.note(f"the text is enough for a vocabulary of {tokenizer.vocab_size:,} entries, not of {vocab_size:,}")
     return report
@@ -80,6 +74,14 @@ def untrained() -> Backend:
     ])  # fmt: skip
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def sample_report(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
+    """How a tokenizer that was not trained here does on these texts: the report of `train_tokenizer` but for the training."""
+    sample = _EvenSample(_SAMPLE_BYTES)
+    for text in texts:
+        sample.add(text, len(utf8_bytes(text)))
+    return sample.report(tokenizer)
 
 
 class _EvenSample:
@@ -100,6 +102,15 @@ class _EvenSample:
             self.texts = self.texts[::2]
             self.stride *= 2
             self.kept = sum(len(text.encode()) for text in self.texts)
+
+    def report(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """The texts in bytes, the kept ones in tokens as well."""
+        sample_bytes = sum(len(text.encode()) for text in self.texts)
+        sample_tokens = sum(map(len, tokenizer.encode_batch(self.texts)))
+        return {
+            "entries": tokenizer.vocab_size, "documents": self.documents, "bytes": self.bytes, "sample_bytes": sample_bytes,
+            "sample_tokens": sample_tokens, "bytes_per_token": sample_bytes / max(1, sample_tokens),
+        }  # fmt: skip
 
 
 def _counted(texts: Iterable[str], sample: _EvenSample, progress: Progress) -> Iterator[str]:

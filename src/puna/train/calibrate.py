@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
+from puna.model.adapters import Adapter, attach
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.device import Device, tune_allocator
+from puna.model.frozen_base import quantise_frozen
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batch
-from puna.train.choice import bytes_needed, choose
+from puna.train.choice import bytes_needed, choose, flops_per_token
 from puna.train.stepper import Stepper, settled
 
 
@@ -33,7 +35,9 @@ class Calibration:
     bytes_needed: int
 
 
-def calibrate(config: ModelConfig, plan: Plan, device: Device, seconds: float = 3.0) -> Calibration:
+def calibrate(
+    config: ModelConfig, plan: Plan, device: Device, seconds: float = 3.0, adapter: Adapter | None = None
+) -> Calibration:  # fmt: skip
     """Time forward and backward of micro-batches of random tokens and the update, each for a part of `seconds`.
 
     A whole batch may take longer than `seconds`, so one micro-batch and one update are measured and added up. At least
@@ -41,12 +45,17 @@ def calibrate(config: ModelConfig, plan: Plan, device: Device, seconds: float = 
     """
     if device.device.type == "cpu":
         tune_allocator()
-    choice = choose(plan, config, device)
+    choice = choose(plan, config, device, adapter)
     device = Device(device.name, device.device, choice.threads, choice.dtype, device.reason)
     with settled(device, choice):
         model = Decoder(config)
         model.init_weights(0)
-        stepper = Stepper(model.to(device.device).train(), plan, choice, device, seed=0)
+        model.to(device.device)
+        if adapter and adapter.bits:
+            quantise_frozen(model, adapter.bits)
+        if adapter:
+            attach(model, adapter, 0)
+        stepper = Stepper(model.train(), plan, choice, device, seed=0)
         batch, count = _random_batch(config, plan, choice.micro_rows), torch.ones((), device=device.device)
 
         def micro() -> None:
@@ -65,9 +74,9 @@ def calibrate(config: ModelConfig, plan: Plan, device: Device, seconds: float = 
     step_seconds = micro_seconds * (plan.rows // choice.micro_rows) + update_seconds
     speed, peak = plan.rows * plan.context / step_seconds, device.matmul_peak()
     return Calibration(
-        tokens_per_second=speed, peak_flops=peak, share=speed * config.flops_per_token(plan.context) / peak,
+        tokens_per_second=speed, peak_flops=peak, share=speed * flops_per_token(config, plan.context, adapter) / peak,
         compile_seconds=max(0.0, first - micro_seconds) if choice.compile else 0.0,
-        update_share=update_seconds / step_seconds, bytes_needed=bytes_needed(plan, config, device, choice.micro_rows),
+        update_share=update_seconds / step_seconds, bytes_needed=bytes_needed(plan, config, device, choice.micro_rows, adapter),
     )  # fmt: skip
 
 

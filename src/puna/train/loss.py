@@ -41,7 +41,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = chunk_rows(tokens, vocab, on_cuda=hidden.is_cuda)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden: list[Tensor] = []
-        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        learns = ctx.needs_input_grad[1]  # a frozen head costs neither the products nor the memory of its gradient
+        grad_weight = torch.zeros(weight.shape if learns else (), dtype=torch.float32, device=weight.device)
         for start in range(0, tokens, rows):
             part, where = states[start : start + rows], wanted[start : start + rows, None]
             portion = share[start : start + rows, None]
@@ -49,20 +50,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = loss - (log_p.gather(1, where) * portion).sum()
             wrong = _take_one_hot(log_p.exp_(), where).to(dtype)
             grad_hidden.append((wrong @ matrix) * portion)
+            if not learns:
+                continue
             scaled = (part * portion).to(dtype)
             if dtype == torch.float32:
                 grad_weight.addmm_(wrong.t(), scaled)
             else:
                 grad_weight += wrong.t() @ scaled  # the sum over chunks stays in fp32
         ctx.save_for_backward(torch.cat(grad_hidden), grad_weight)
-        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.dtypes, ctx.learns = (hidden.dtype, weight.dtype), learns
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         of_hidden, of_weight = ctx.dtypes
-        return (grad_hidden * grads[0]).to(of_hidden), (grad_weight * grads[0]).to(of_weight), None, None, None
+        of_head = (grad_weight * grads[0]).to(of_weight) if ctx.learns else None
+        return (grad_hidden * grads[0]).to(of_hidden), of_head, None, None, None
 
 
 def _take_one_hot(p: Float[Tensor, "n v"], where: Int[Tensor, "n 1"]) -> Float[Tensor, "n v"]:

@@ -28,7 +28,8 @@ class Stepper:
     def __init__(self, model: Decoder, plan: Plan, choice: Choice, device: Device, seed: int) -> None:
         self.model, self.plan, self.choice, self.device, self.seed = model, plan, choice, device, seed
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = Optimizer(model.named_parameters(), plan, head_dim=model.config.head_dim, dtype=choice.dtype)
+        self.optimizer = Optimizer(model.named_parameters(), plan, width=model.config.hidden_size,
+                                   head_dim=model.config.head_dim, dtype=choice.dtype)  # fmt: skip
         self._loss: Callable[..., Tensor] = (
             torch.compile(self._plain_loss, dynamic=False) if choice.compile else self._plain_loss
         )
@@ -60,8 +61,8 @@ class Stepper:
         self.optimizer.step(rate_share(self.plan, step))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint keeps, under names: live weights and optimiser state."""
-        weights = {f"model.{name}": parameter.data for name, parameter in self.model.named_parameters()}
+        """Everything that a checkpoint keeps, under names: live weights and optimiser state. What is frozen is not kept."""
+        weights = {f"model.{name}": p.data for name, p in self.model.named_parameters() if p.requires_grad}
         return weights | {f"optimizer.{name}": value for name, value in self.optimizer.tensors().items()}
 
     def _plain_loss(
