@@ -190,7 +190,9 @@ class Worker:
         def mutate(data: bytes, most: int, number: int) -> bytes:
             rng = random.Random(number)
             try:
-                changed = atheris.Mutate(data, most) if data and rng.random() < 0.3 else mutate_parts(rng, data, self.kinds)
+                changed = (
+                    atheris.Mutate(data, most) if data and rng.random() < 0.3 else mutate_parts(rng, data, self.kinds)
+                )
             except Exception:  # a mistake of this bench's; libFuzzer would wait for its clock
                 traceback.print_exc()
                 os._exit(3)

@@ -177,7 +177,7 @@ def test_a_silent_projection_is_no_home_for_dora(make: Make, ids: torch.Tensor) 
 
 def test_from_the_recipe() -> None:
     adapter = Adapter.from_recipe(Section(kind="dora", rank=8, bits=4), "train.adapter")
-    assert adapter == Adapter(kind="dora", rank=8, alpha=16, targets=PROJECTIONS, bits=4)
+    assert adapter == Adapter(kind="dora", rank=8, alpha=32, targets=PROJECTIONS, bits=4)
     assert Adapter.from_recipe(Section(targets=["up_proj", "q_proj"]), "x").targets == ("q_proj", "up_proj")
     with pytest.raises(PunaError, match=r"train.adapter: targets.*lm_head"):
         Adapter.from_recipe(Section(targets=["lm_head"]), "train.adapter")

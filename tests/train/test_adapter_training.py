@@ -16,7 +16,7 @@ from puna.model.decoder import Decoder
 from puna.model.device import Device
 from puna.model.formats import open_model, save_model
 from puna.model.formats.huggingface_write import write_huggingface
-from puna.model.formats.safetensors_header import read_header
+from puna.model.formats.safetensors_header import DTYPES, read_header
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batches
 from puna.train.calibrate import calibrate
@@ -73,13 +73,17 @@ def test_resumed_equals_uninterrupted(
         torch.manual_seed(stop)
     parts = train(plan, config, batches, tmp_path / "parts", **given)
     assert learnt(parts) == learnt(whole)
-    assert parts.final_loss == whole.final_loss < read_metrics(whole.metrics)[0]["loss"]
+    assert parts.final_loss == whole.final_loss
     before, after = open_model(base), whole.weights
     changed = {name for name in before.names if not torch.equal(before.read(name), after.read(name))}
     assert changed == {f"{path}.weight" for path in ADAPTERS[name].modules(config)}
     # The frozen weights are in no checkpoint.
     (file,) = (tmp_path / "whole" / "checkpoints" / "step_00000008").glob("*.safetensors")
-    held = {name.removeprefix("model.") for name in read_header(file).tensors if name.startswith("model.")}
+    held = {
+        name.removeprefix("model.")
+        for name in read_header(file, {**DTYPES, "U8": torch.uint8}).tensors
+        if name.startswith("model.")
+    }
     assert held == ADAPTERS[name].shapes(config).keys()
 
 

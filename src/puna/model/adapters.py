@@ -27,6 +27,7 @@ from puna.recipe.base import Adapter as Section
 from puna.recipe.scaling import Frozen
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALPHA = 32.0
 _PROJECTION = re.compile(r"(model\.layers\.\d+\.(?:self_attn|mlp)\.([a-z]+_proj))\.weight")
 _TINY = torch.finfo(torch.float32).tiny  # a row of zeros has no direction: it stays zero instead of becoming NaN
 
@@ -36,7 +37,7 @@ class Adapter(Frozen):
 
     kind: Literal["lora", "dora"] = "lora"
     rank: int = Field(16, ge=1, le=2**16)
-    alpha: float = Field(32.0, gt=0, allow_inf_nan=False)
+    alpha: float = Field(ALPHA, gt=0, allow_inf_nan=False)
     targets: tuple[str, ...] = PROJECTIONS
     rslora: bool = False
     bits: Literal[8, 4] | None = None
@@ -61,8 +62,11 @@ class Adapter(Frozen):
 
     @classmethod
     def from_recipe(cls, section: Section, where: str) -> "Adapter":
-        """The adapter that a recipe's section asks for; alpha unset is twice the rank. Raises `PunaError` at `where`."""
-        alpha = section.alpha if section.alpha is not None else 2.0 * section.rank
+        """The adapter that a recipe's section asks for. Raises `PunaError` at `where`.
+
+        alpha unset is 32 at every rank, so that one learning rate suits all of them (Schulman et al. 2025).
+        """
+        alpha = section.alpha if section.alpha is not None else ALPHA
         return cls.of({"kind": section.kind, "rank": section.rank, "alpha": alpha, "bits": section.bits,
                        "targets": tuple(section.targets) or PROJECTIONS}, where)  # fmt: skip
 
@@ -176,7 +180,7 @@ def merge_into(decoder: Decoder) -> Decoder:
             plain = nn.Linear(weight.shape[1], weight.shape[0], bias=module.base.bias is not None)
         plain.weight = nn.Parameter(weight)
         if module.base.bias is not None:
-            plain.bias = nn.Parameter(module.base.bias.detach())
+            plain.bias = nn.Parameter(module.base.bias.detach())  # type: ignore[operator]
         decoder.set_submodule(path, plain)
     return decoder.requires_grad_(True)
 
