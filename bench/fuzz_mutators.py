@@ -68,9 +68,7 @@ def _nodes(value: Any, found: list[tuple[Any, Any]], depth: int = 0) -> list[tup
     """(container, key) of every node; long containers only in part, so that small settings are not drowned by a vocabulary."""
     if depth > 30:
         return found
-    keys: list[Any] = (
-        list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
-    )
+    keys: list[Any] = [*(value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ())]
     for key in keys if len(keys) <= 40 else keys[:20] + keys[-20:]:
         found.append((value, key))
         _nodes(value[key], found, depth + 1)
@@ -352,7 +350,7 @@ def mutate_entries(rng: random.Random, data: bytes) -> bytes:
         place += 8 + length
     if rng.random() < 0.25 or not entries:
         return mutate_bytes(rng, data)
-    for _ in range(rng.choice((1, 1, 2, 5))):
+    for _ in range(min(rng.choice((1, 1, 2, 5)), len(entries))):
         entry = rng.choice(entries[259:] or entries)
         match rng.randrange(6):
             case 0:
@@ -367,8 +365,6 @@ def mutate_entries(rng: random.Random, data: bytes) -> bytes:
                 entry[1] = mutate_bytes(rng, entry[1])
             case 5:
                 rng.shuffle(entries[259:])
-        if not entries:
-            break
     longest = max((len(text) for _, text in entries), default=0) if rng.random() < 0.9 else rng.choice(_NUMBERS) % 2**31
     return struct.pack("<i", longest) + b"".join(struct.pack("<fi", score, len(text)) + text for score, text in entries)
 
@@ -380,7 +376,7 @@ MUTATORS: dict[str, Callable[[random.Random, bytes], bytes]] = {
 
 
 def join_parts(parts: list[bytes]) -> bytes:
-    """Several files as one input: the length of each, then all of them."""
+    """Several files as one input: their lengths, then all of them."""
     return b"".join(len(part).to_bytes(4, "little") for part in parts) + b"".join(parts)
 
 

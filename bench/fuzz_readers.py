@@ -44,7 +44,7 @@ RESULTS = Path(__file__).parent / "results" / "fuzz_readers.json"
 BASE, FACTOR, CPU_SECONDS = 64 << 20, 64, 5
 ADDRESSES = 1 << 30
 MAX_INPUT = 1_200_000
-STALLED = 60  # seconds without a sign of life, on a machine that others use too
+STALLED, STARTING = 120, 600  # seconds without a sign of life, on a machine that others use too
 INSTRUMENTED = ["puna.model.formats", "puna.model.config", "puna.model.rope", "puna.model.manifest", "puna.model.adapter_files",
                 "puna.model.adapters", "puna.tokens.formats", "puna.tokens.tokenizer", "puna.gguf_header", "puna.reading"]  # fmt: skip
 
@@ -147,7 +147,7 @@ class Worker:
     def failure(self, error: BaseException) -> None:
         frames = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
                   if "puna" in frame.filename]  # fmt: skip
-        place = frames[-1] if frames else "?"
+        place = frames[-1] if frames else str(error)[:20]
         self.keep(f"{type(error).__name__}: {str(error)[:200]} ({place})", f"{type(error).__name__} {place}")
 
     def keep(self, what: str, place: str) -> None:
@@ -274,7 +274,7 @@ def _wait(process: "subprocess.Popen[bytes]", sign: Path) -> bool:
             return False
         except subprocess.TimeoutExpired:
             seen = sign.stat().st_mtime if sign.exists() else begun
-            if time.time() - seen > STALLED:
+            if time.time() - seen > (STALLED if sign.exists() else STARTING):
                 process.kill()
                 process.wait()
                 return True

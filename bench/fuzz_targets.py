@@ -286,11 +286,9 @@ def outcome(target: Target, folder: Path) -> BaseException | None:
         target.use(folder)
     except PunaError as error:
         line = error.line()
-        return (
-            Wrong(f"a message of {len(line)} letters, or one that steers a terminal: {line[:200]!a}")
-            if len(line) > 40_000 or not line.isprintable()
-            else error
-        )
+        if len(line) <= 40_000 and line.isprintable():
+            return error
+        return Wrong(f"no printable line in {len(line)} letters: {line[:200]!a}").with_traceback(error.__traceback__)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a panic of Rust's is no Exception

@@ -19,4 +19,5 @@ class PunaError(Exception):
         """The whole message on one line: ``where: what; mend``."""
         text = f"{self.where}: {self.what}" if self.where else self.what
         text = f"{text}; {self.mend}" if self.mend else text
-        return " ".join(text.split())
+        # A stranger's file may put anything into it: what steers a terminal does not reach one.
+        return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

@@ -5,6 +5,7 @@ the folder, or a pipe that never ends.
 """
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,10 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        value = json.loads(read_text(path, MAX_JSON))
+        text = read_text(path, MAX_JSON)
+        value = json.loads(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate, which no text can hold, is refused here
     except (ValueError, RecursionError) as error:
         raise PunaError(f"not JSON ({str(error)[:80]})", where=str(path)) from None
     if not isinstance(value, dict):

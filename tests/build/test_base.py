@@ -112,6 +112,22 @@ def test_an_adapter_leaves_a_merged_release_and_its_own_files(place: Path) -> No
     assert not torch.equal(ours.model.layers[0].mlp.up_proj.weight, base.model.layers[0].mlp.up_proj.weight)
 
 
+def test_a_base_with_bos_is_tuned_to_chat_through_an_adapter(place: Path) -> None:
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello to you"}]
+    (place / "chat.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 40)
+    run = make(
+        place,
+        "chat",
+        {"from": str(STORIES)},
+        "tune=[{data='chat.jsonl', tokens=12000, batch_tokens=512, adapter={rank=4}}]",
+    )
+    engine = Engine.load(run / "release")
+    head = engine.model.head_weight()
+    assert engine.tokenizer.im_end_id is not None and engine.tokenizer.im_start_id is not None
+    assert not torch.equal(head[engine.tokenizer.im_end_id], head[engine.tokenizer.im_start_id])
+    assert (run / "release" / "chat_template.jinja").read_text().startswith("{{- bos_token -}}")
+
+
 def test_two_models_become_one(place: Path) -> None:
     run = make(place, "soup", {"from": [str(STORIES), str(STORIES)], "merge": "slerp"}, until="base")
     soup, base = load_model(stage(run, "base")), load_model(STORIES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from puna.build.graph import Context, Stage
 from puna.build.mixture import texts_of
 from puna.build.origin import EXTENSION, base_of, model_name, model_paths, whole_vocab
-from puna.corpus import build_documents, source_digest
+from puna.corpus import build_documents, other_digests, source_digest
 from puna.errors import PunaError
 from puna.files import atomic_file, canonical_json, digest_of, file_sha256, read_json
 from puna.recipe.base import SELF, Base
@@ -36,7 +36,7 @@ def base_stage(recipe: Recipe) -> Stage:
         asked = base.model_dump(include={"merge", "merge_weights"})
         others = [resolve_one(base.merge_base, context)] if base.merge_base else []
         return {**asked, "files": [_digests(path) for path in paths + others],
-                "tokenizer": digest_of(_tokenizer(base, paths[0]).backend_json())}  # fmt: skip
+                "tokenizer": _tokenizer_digest(_tokenizer(base, paths[0]))}  # fmt: skip
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         from puna.judge.results import weights_digest
@@ -80,7 +80,9 @@ def _merged(base: Base, models: "list[Weights]", context: Context) -> "Weights":
     from puna.model.surgery.merge import merge
 
     counted_from = open_model(resolve_one(base.merge_base, context)) if base.merge_base else None
-    shares = base.merge_weights or [1 / len(models)] * len(models)
+    # A mean of the models; of differences, each whole.
+    each = 1.0 if base.merge in ("task", "ties") else 1 / len(models)
+    shares = base.merge_weights or [each] * len(models)
     return merge(models, base.merge or "linear", weights=shares, base=counted_from)
 
 
@@ -88,6 +90,20 @@ def _tokenizer(base: Base, model: Path) -> "Tokenizer":
     from puna.tokens.formats import open_tokenizer
 
     return open_tokenizer(Path(base.tokenizer) if base.tokenizer else model)
+
+
+def _tokenizer_digest(tokenizer: "Tokenizer") -> str:
+    ends = sorted(tokenizer.stop_ids)
+    return digest_of(
+        [
+            tokenizer.backend_json(),
+            tokenizer.bos_id,
+            tokenizer.adds_bos,
+            tokenizer.eos_id,
+            ends,
+            tokenizer.chat_template,
+        ]
+    )
 
 
 def _digests(path: Path) -> Any:
@@ -102,11 +118,13 @@ def old_stage(recipe: Recipe) -> Stage:
 
     def section(folder: Path) -> Corpus:
         sources = [str(folder / DRAWN)] if own else base.old
-        return Corpus.model_validate({**recipe.corpus.model_dump(), "sources": sources})
+        # The old text may be of another language than those that are kept of the new.
+        language = {**recipe.corpus.language.model_dump(), "apply": "off"}
+        return Corpus.model_validate({**recipe.corpus.model_dump(), "sources": sources, "language": language})
 
     def settings(context: Context) -> Any:
         named = section(Path())
-        digests = {"seed": context.seed} if own else source_digest(named)
+        digests = {"seed": context.seed, "others": other_digests(named)} if own else source_digest(named)
         return {**named.model_dump(exclude={"sources", "scale"}), **digests}
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
@@ -182,7 +200,7 @@ def start_stage(recipe: Recipe) -> Stage:
         from puna.tokens import Tokenizer
 
         weights, facts = open_model(context.done["base"]), dict[str, Any]()
-        if base.layers is not None or base.intermediate is not None:
+        if base.resizes:
             weights, facts = _resized(base, weights, context)
         if base.context is not None:
             weights = lengthen(weights, base.context, base.rope or "abf", theta=base.rope_theta)
@@ -191,7 +209,7 @@ def start_stage(recipe: Recipe) -> Stage:
         if extension.is_file():
             made = read_json(extension)
             vocab = max(weights.config.vocab_size, whole_vocab(made["vocab"]))
-            weights = extend_rows(weights, made["pieces"], vocab)
+            weights = extend_rows(weights, _with_ends(made, context), vocab, first=made["base_vocab"])
             facts["vocabulary"] = {"before": made["base_vocab"], "after": made["vocab"]}
         write_huggingface(weights, folder)
         Tokenizer.load(context.done["tokenizer"]).save(folder, context=weights.config.max_position_embeddings)
@@ -199,9 +217,29 @@ def start_stage(recipe: Recipe) -> Stage:
         context.ledger.append("start", facts)
         return facts
 
-    return Stage("start", "making the model of step 0", ("model", "tokens"), ("base", "tokenizer", "corpus"),
-                 lambda context: base.model_dump(include={"layers", "grow", "span", "intermediate", "context", "rope",
-                                                          "rope_theta"}), run)  # fmt: skip
+    def settings(context: Context) -> Any:
+        seed = {"seed": context.seed} if base.intermediate is not None else {}
+        return {**base.model_dump(include={"layers", "grow", "span", "intermediate", "heads", "hidden", "context", "rope",
+                                           "rope_theta"}), **seed}  # fmt: skip
+
+    return Stage(
+        "start", "making the model of step 0", ("model", "tokens"), ("base", "tokenizer", "corpus"), settings, run
+    )
+
+
+def _with_ends(made: dict[str, Any], context: Context) -> list[list[int]]:
+    """The old ids that each new one stands for; a turn's end begins as the document's end.
+
+    Else both marks of a turn would begin as the same row, and where an adapter leaves the embedding frozen they would stay so.
+    """
+    from puna.tokens import Tokenizer
+
+    tokenizer, pieces = Tokenizer.load(context.done["tokenizer"]), [list(old) for old in made["pieces"]]
+    place = -1 if tokenizer.im_end_id is None else tokenizer.im_end_id - made["base_vocab"]
+    old_end = Tokenizer.load(context.done["base"]).eos_id
+    if 0 <= place < len(pieces) and old_end is not None:
+        pieces[place] = [old_end]
+    return pieces
 
 
 def _resized(base: Base, weights: "Weights", context: Context) -> "tuple[Weights, dict[str, Any]]":
@@ -228,11 +266,11 @@ def _resized(base: Base, weights: "Weights", context: Context) -> "tuple[Weights
     narrower = (
         base.intermediate if base.intermediate is not None and base.intermediate < config.intermediate_size else None
     )
-    if fewer is not None or narrower is not None:
-        weights, facts["pruned"] = prune(weights, batch, layers=fewer, intermediate=narrower)
+    if (fewer, narrower, base.heads, base.hidden) != (None, None, None, None):
+        weights, facts["pruned"] = prune(
+            weights, batch, layers=fewer, intermediate=narrower, heads=base.heads, hidden=base.hidden
+        )
     if base.intermediate is not None and base.intermediate > config.intermediate_size:
         weights = widen_mlp(weights, base.intermediate, context.seed)
         facts["widened"] = {"before": config.intermediate_size, "after": base.intermediate}
-    if not facts:
-        raise PunaError("is what the base has already", where="base.layers and base.intermediate")
     return weights, facts

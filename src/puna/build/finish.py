@@ -23,6 +23,13 @@ from puna.errors import PunaError
 from puna.files import read_json, write_json
 from puna.recipe.schema import Recipe
 
+CHANGES = {
+    "grown",
+    "pruned",
+    "widened",
+    "rope",
+    "vocabulary",
+}  # that make the model of step 0 another one than the base
 MODEL_CARD = "README.md"
 BASE = "base"  # the base model's folder inside a release whose top is the tuned model
 
@@ -75,7 +82,7 @@ def _beside_the_base(context: Context, folder: Path) -> dict[str, Any]:
     recipe, done = context.recipe, context.done
     models = [
         ("inherited", done["base"]),
-        *([("init", done["start"])] if "start" in done else []),
+        *([("init", done["start"])] if set(context.facts("start") if "start" in done else ()) & CHANGES else []),
         ("own", done["pretrain"]),
     ]
     domains = {"new": done["corpus"], **({"old": done["old"]} if "old" in done else {})}

@@ -43,9 +43,9 @@ class Mixed:
         self.turns: list[int] = []  # the number of the first text of each time round
         self._more, self._long = 1, 0
 
-    def read_long_ones(self, times: float, size: int) -> None:
+    def read_long_ones(self, times: int, size: int) -> None:
         """Texts of more than `size` bytes are read `times` as often: a model learns a long context from long texts."""
-        self._more, self._long = round(times), size
+        self._more, self._long = times, size
 
     def texts(self) -> Iterator[str]:
         """The texts."""
@@ -108,15 +108,22 @@ class Replay:
             yield ids, mask
         wanted = int(self._new * self._share / (1 - self._share))
         most = max(context, wanted // _LEAST_TEXTS)
-        # A text that is cut counts for less: twice the bytes are asked for.
+        rests: list[tuple[Any, Any]] = []  # of texts that were cut: they come last, in their order
         for ids, mask in encode_documents(
             tokenizer, texts_of(self._corpus, max(1.0, 2 * wanted * self._bytes_per_token))
         ):
-            part = ids[: min(most, wanted - self._old)]
-            if not len(part):
-                break
-            self._old += len(part)
-            yield part, mask
+            if self._old >= wanted:
+                return
+            yield self._taken(ids, most, wanted), mask
+            rests.append((ids[most:], mask))
+        for ids, mask in rests:
+            if len(ids) and self._old < wanted:
+                yield self._taken(ids, len(ids), wanted), mask
+
+    def _taken(self, ids: Any, most: int, wanted: int) -> Any:
+        part = ids[: min(most, wanted - self._old)]
+        self._old += len(part)
+        return part
 
     def report(self, progress: Progress) -> dict[str, Any]:
         """What share it came to."""

@@ -41,10 +41,38 @@ def planned_config(recipe: Recipe, runs: Path) -> "ModelConfig":
     if base.context is not None and base.context <= config.max_position_embeddings:
         raise PunaError(f"the base reads {config.max_position_embeddings:,} tokens already", where="base.context",
                         mend="name a longer one, or leave it out")  # fmt: skip
+    _refuse_changes(base, config)
     changed = {"num_hidden_layers": base.layers, "intermediate_size": base.intermediate,
-               "max_position_embeddings": base.context,
+               "max_position_embeddings": base.context, "hidden_size": base.hidden,
                "vocab_size": whole_vocab(config.vocab_size + base.extend) if base.extend else None}  # fmt: skip
+    if base.heads is not None:
+        group = config.num_attention_heads // config.num_key_value_heads
+        changed |= {"num_attention_heads": base.heads, "num_key_value_heads": max(1, base.heads // group)}
     return config.model_copy(update={key: value for key, value in changed.items() if value is not None})
+
+
+def _refuse_changes(base: Base, config: "ModelConfig") -> None:
+    """What cannot be done to this base, told before the text is worked through."""
+    before = config.num_hidden_layers
+    grows = base.layers is not None and base.layers > before
+    wrong = [
+        ("base.context", base.context is not None and config.rope_scaling is not None, "the base's positions are scaled already"),
+        ("base.context", base.context is not None and config.sliding_window is not None,
+         f"the base sees {config.sliding_window} tokens at once, whatever its context"),
+        ("base.layers", base.layers == before, f"the base has {before} layers already"),
+        ("base.grow", not grows and bool(base.grow or base.span), f"{base.layers} layers are no more than the base's {before}"),
+        ("base.span", bool(base.span) and grows and base.span[1] - base.span[0] != (base.layers or 0) - before,
+         f"{(base.layers or 0) - before} layers are to be added, the span holds another number"),
+        ("base.layers", grows and base.grow == "solar" and (base.layers or 0) % 2 == 1, "solar makes an even number of layers"),
+        ("base.intermediate", base.intermediate == config.intermediate_size, "the base's MLPs are as wide already"),
+        ("base.heads", base.heads is not None and base.heads >= config.num_attention_heads,
+         f"the base has {config.num_attention_heads}; heads are only taken out"),
+        ("base.hidden", base.hidden is not None and base.hidden >= config.hidden_size,
+         f"the base's stream is {config.hidden_size} wide; it is only made narrower"),
+    ]  # fmt: skip
+    for where, there, what in wrong:
+        if there:
+            raise PunaError(what, where=where, mend="docs/base.md says what can be changed")
 
 
 def whole_vocab(entries: int) -> int:
@@ -54,8 +82,12 @@ def whole_vocab(entries: int) -> int:
 
 def model_name(path: str) -> str:
     """What a model is called where its folder must not be told; a run's release is called by its run."""
-    there = Path(path)
-    return there.parent.name if there.name in ("release", "base") and there.parent.name else there.name
+    there = Path(path).expanduser()
+    there = there.resolve() if there.exists() else there
+    for above in (there.parent, there.parent.parent):
+        if there.name in ("release", "base") and (above / "ledger.jsonl").is_file():
+            return above.name
+    return there.name
 
 
 def start_of(context: Context) -> Path:

@@ -131,10 +131,12 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
 def memory_floor(shape: Shape, recipe: Recipe) -> int:
     """Bytes that training cannot do without: weights, gradients and two moments in fp32, and torch itself.
 
-    With an adapter only the frozen weights count, in the bits that they are held in.
+    With an adapter only the weights themselves count.
     """
     adapter = recipe.train.adapter
-    each = 16.0 if adapter is None else (adapter.bits or 32) / 8
+    each = (
+        16.0 if adapter is None else 4.0
+    )  # the judge and the gate read the whole model in fp32, whatever training held
     return int(shape.params * each) + 600 * 2**20
 
 

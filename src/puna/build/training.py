@@ -30,6 +30,7 @@ from puna.recipe.schema import Sft, Train
 
 if TYPE_CHECKING:
     from puna.model.adapters import Adapter
+    from puna.train.loop import TrainResult
 
 
 def _train_section(context: Context, stage: str) -> Train:
@@ -205,10 +206,11 @@ def _train(
     from puna.train.loop import train
 
     tokenizer = Tokenizer.load(context.done["tokenizer"])
-    ends = [
-        id_ for id_ in ((tokenizer.im_end_id, tokenizer.eos_id) if chat else (tokenizer.eos_id,)) if id_ is not None
-    ]
-    config = actual_config(context, eos_token_id=ends[0], pad_token_id=tokenizer.pad_id)
+    foreign = tokenizer.stop_ids if context.recipe.base else frozenset()  # a base's own ends stay ends
+    named = (tokenizer.im_end_id, tokenizer.eos_id) if chat else (tokenizer.eos_id, *sorted(foreign))
+    ends = list(dict.fromkeys(id_ for id_ in named if id_ is not None))
+    begins = {"bos_token_id": tokenizer.bos_id} if context.recipe.base else {}
+    config = actual_config(context, eos_token_id=ends[0], pad_token_id=tokenizer.pad_id, **begins)
     work.mkdir(parents=True, exist_ok=True)
     batches = Batches(rows, plan.rows, context.seed)
     result = train(plan, config, batches, work, seed=context.seed, init=start, device=pick_device(plan.precision),
@@ -223,4 +225,12 @@ def _train(
     (folder / LOG).mkdir()
     shutil.copyfile(result.metrics, folder / LOG / "metrics.jsonl")
     return {"steps": result.steps, "tokens": plan.tokens, "skipped": result.skipped, "final_loss": result.final_loss,
-            "plan": plan.model_dump()}  # fmt: skip
+            "plan": plan.model_dump(), **_adapter_facts(result)}  # fmt: skip
+
+
+def _adapter_facts(result: "TrainResult") -> dict[str, Any]:
+    """What was trained beside frozen weights; `bits` held them while training, the merged model is made from the whole ones."""
+    if result.adapter is None:
+        return {}
+    trained = result.adapter.parameters(result.model.config)
+    return {"adapter": {**result.adapter.model_dump(), "parameters": trained, "base": result.base_digest}}

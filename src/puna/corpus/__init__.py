@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from puna.corpus.pipeline import build_documents, document_batches, read_documents
-    from puna.corpus.sources import source_digest
+    from puna.corpus.sources import other_digests, source_digest
 
-__all__ = ["build_documents", "document_batches", "read_documents", "source_digest"]
+__all__ = ["build_documents", "document_batches", "other_digests", "read_documents", "source_digest"]
 
 
 def __getattr__(name: str) -> Any:
@@ -39,8 +39,8 @@ def __getattr__(name: str) -> Any:
         from puna.corpus import pipeline
 
         return getattr(pipeline, name)
-    if name == "source_digest":
-        from puna.corpus.sources import source_digest
+    if name in ("source_digest", "other_digests"):
+        from puna.corpus import sources
 
-        return source_digest
+        return getattr(sources, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

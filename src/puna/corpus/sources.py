@@ -83,7 +83,12 @@ def source_digest(config: Corpus) -> dict[str, Any]:
         else:
             files = readers.list_files(Path(source.path).expanduser(), source.label)
             found.append(digest_of_files(files, source.label, source.licence))
-    return {"sources": found, "others": {key: _digest(Path(path), key) for key, path in other_files(config)}}
+    return {"sources": found, "others": other_digests(config)}
+
+
+def other_digests(config: Corpus) -> dict[str, str]:
+    """{key: SHA-256} of the files that the stages read beside the sources. Raises as `source_digest` does."""
+    return {key: _digest(Path(path), key) for key, path in other_files(config)}
 
 
 def other_files(config: Corpus) -> list[tuple[str, str]]:

@@ -27,11 +27,12 @@ _REPORT_TOKENS = 32_768  # between two reports of progress
 
 
 def start_id(engine: Engine) -> int:
-    """The token that stands before a document's first one: the model's own start (LLaMA's `<s>`), else the document end.
+    """The token that stands before a document's first one: the start that the tokenizer adds (LLaMA's `<s>`), else the document end.
 
     Raises `PunaError` where the model has neither.
     """
-    for id_ in (engine.config.bos_token_id, engine.tokenizer.eos_id):
+    tokens = engine.tokenizer
+    for id_ in (tokens.bos_id if tokens.adds_bos else None, tokens.eos_id, engine.config.bos_token_id):
         if id_ is not None and id_ != engine.tokenizer.im_start_id:
             return int(id_)
     raise PunaError("the model has no token for a document's start", where="tokenizer_config.json")

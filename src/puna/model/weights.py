@@ -26,12 +26,14 @@ class Weights:
     `read(name)` gives a CPU tensor of the shape that the config says, in the type it is stored in (fp32 where that is no type
     of torch, as for quantised ones); it may be a view of a file, so nobody writes into it. It raises `PunaError` where the
     values are not finite. `types`: what each tensor is stored as, in its format's own words. `where`: for error messages.
+    `fresh`: each read gives memory of its own, which may be kept.
     """
 
     config: ModelConfig
     read: Callable[[str], Tensor]
     types: Mapping[str, str] = field(default_factory=dict)
     where: str = "memory"
+    fresh: bool = False
 
     @classmethod
     def of(cls, model: Decoder) -> "Weights":
@@ -57,7 +59,8 @@ class Weights:
                 raise PunaError(
                     f"{name} has shape {list(tensor.shape)}, the config says {list(shapes[name])}", where=self.where
                 )
-            state[name] = tensor.to(device=device, dtype=dtype, copy=True)
+            state[name] = tensor.to(device=device, dtype=dtype, copy=not self.fresh)
+            del tensor  # else the largest one would stand in memory twice
         with torch.device("meta"):
             model = Decoder(self.config)
         model.load_state_dict(state, assign=True)

@@ -18,9 +18,7 @@ class Adapter(Section):
 
     kind: Literal["lora", "dora"] = Field("lora", description='"lora" (Hu et al. 2021) or "dora" (Liu et al. 2024)')
     rank: int = Field(16, ge=1, le=1024)
-    alpha: float | None = Field(
-        None, gt=0, description="what is added is scaled by alpha / rank; unset: twice the rank"
-    )
+    alpha: float | None = Field(None, gt=0, description="what is added is scaled by alpha / rank; unset: 32")
     targets: list[str] = Field([], description='projections, like ["q_proj", "v_proj"]; empty: all seven of a layer')
     bits: Literal[8, 4] | None = Field(None, description="of the frozen weights in memory; unset: as they are")
 
@@ -55,13 +53,15 @@ class Base(Section):
     intermediate: int | None = Field(
         None, ge=8, description="width of the MLPs: wider changes nothing at first, narrower prunes"
     )
+    heads: int | None = Field(None, ge=1, le=1024, description="fewer query heads, in whole groups: pruned")
+    hidden: int | None = Field(None, ge=8, le=2**16, description="a narrower stream: pruned")
     context: int | None = Field(
         None, ge=32, le=2**26, description="the longest text in tokens, raised above the base's"
     )
     rope: Literal["abf", "yarn", "linear"] | None = Field(None, description="how positions reach it; unset: abf")
     rope_theta: float | None = Field(None, gt=1, le=1e12, description="the RoPE base for abf; unset: by a rule")
-    upsample: float = Field(
-        4.0,
+    upsample: int = Field(
+        4,
         ge=1,
         le=100,
         description="times more often that documents beyond the old context are read, where context is raised",
@@ -78,6 +78,7 @@ class Base(Section):
             ("replay", self.replay > 0, "old", bool(self.old)),
             ("old = [\"self\"]", SELF in self.old, "no other text beside it", self.old == [SELF]),
             ("grow", self.grow is not None, "layers", self.layers is not None),
+            ("span", bool(self.span), 'grow = "duplicate"', self.grow in (None, "duplicate")),
             ("span", bool(self.span), "layers, and two numbers that rise",
              self.layers is not None and len(self.span) == 2 and 0 <= self.span[0] < self.span[1]),
             ("rope", self.rope is not None, "context", self.context is not None),
@@ -96,4 +97,9 @@ class Base(Section):
     @property
     def changes(self) -> bool:
         """Whether the weights are other ones at step 0 than the base's, a larger vocabulary not counted."""
-        return (self.layers, self.intermediate, self.context) != (None, None, None)
+        return self.resizes or self.context is not None
+
+    @property
+    def resizes(self) -> bool:
+        """Whether layers or widths are others than the base's."""
+        return (self.layers, self.intermediate, self.heads, self.hidden) != (None, None, None, None)

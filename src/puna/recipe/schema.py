@@ -154,6 +154,8 @@ class Recipe(Section):
             if self.train.adapter is not None:
                 raise ValueError("train.adapter needs a [base]: random weights have nothing to be kept")
             return self
+        if self.base.extend is not None and self.train.adapter is not None:
+            raise ValueError("base.extend adds rows that an adapter cannot train: take train.adapter out")
         by_hand = [
             f"model.{key}"
             for key in ("dim", "layers", "heads", "kv_heads", "ffn", "tied")

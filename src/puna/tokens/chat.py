@@ -67,8 +67,8 @@ def render_batch(
     newline, header = tokenizer.encode("\n"), tokenizer.encode("assistant\n")
     rendered = []
     for messages in conversations:
-        ids: list[int] = []
-        loss: list[bool] = []
+        ids: list[int] = [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
+        loss = [False] * len(ids)
         for message in messages:
             turn = next(encoded)
             learned = message["role"] == "assistant"

@@ -41,9 +41,10 @@ def _write_foreign(tokenizer: Tokenizer, source: Path, out: Path, *, chat: bool,
     config = read_json(out / "tokenizer_config.json")
     config.pop("chat_template", None)
     if chat:
-        config |= {"eos_token": IM_END, "chat_template": CHAT_TEMPLATE}
+        template = ("{{- bos_token -}}\n" if tokenizer.adds_bos else "") + CHAT_TEMPLATE
+        config |= {"eos_token": IM_END, "chat_template": template}
         with atomic_file(out / "chat_template.jinja") as stream:
-            stream.write(CHAT_TEMPLATE.encode())
+            stream.write(template.encode())
     write_json(out / "tokenizer_config.json", config)
 
 

@@ -5,6 +5,7 @@ Comes in: a folder with tokenizer.json, or a backend. Goes out: ids, texts, the 
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from puna.reading import find_inside, read_object, read_text
 from puna.tokens.special import END_OF_TEXT, IM_END, IM_START, PAD
 
 _MAX_ID = 1 << 22
+_MAX_STEPS, _MAX_GROWTH = 64, 1024
 # What begins and ends a text where no settings say it: LLaMA 1 and 2, LLaMA 3, Yi, DeepSeek.
 _BEGINS: Final = ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>")
 _ENDS: Final = ("</s>", "<|end_of_text|>", "<｜end▁of▁sentence｜>")
@@ -139,15 +141,21 @@ class Tokenizer:
         return value
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text. Raises `PunaError` where it holds a lone surrogate, which no UTF-8 text can."""
+        """Ids of a text. Raises `PunaError` where it holds a lone surrogate, which no UTF-8 text can, or the backend refuses it."""
         utf8_bytes(text)
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        try:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        except BaseException as error:  # a foreign tokenizer without an unknown token, say
+            raise _mistake(error, "the tokenizer cannot encode this text") from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores."""
         for number, text in enumerate(texts):
             utf8_bytes(text, where=f"text {number + 1}")
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except BaseException as error:
+            raise _mistake(error, "the tokenizer cannot encode these texts") from error
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no whole character become U+FFFD. Raises `PunaError` on an unknown id."""
@@ -204,13 +212,50 @@ def parse_backend(text: str, where: str) -> Backend:
         backend = Backend.from_str(text)
         sane = 0 <= max(backend.get_vocab().values(), default=-1) < _MAX_ID
     except BaseException as error:
-        # A panic inside the Rust parser is not an `Exception`; anything else that is not one (Ctrl-C) goes on.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise PunaError(f"not a tokenizer ({error})", where=where) from error
+        raise _mistake(error, "not a tokenizer", where) from error
     if not sane:
         raise PunaError("the vocabulary is empty or its ids are out of bounds", where=where)
+    before = [*_steps(_part(backend.normalizer)), *_steps(_part(backend.pre_tokenizer))]
+    for steps in (before, _steps(_part(backend.decoder))):
+        if len(steps) > _MAX_STEPS or math.prod(map(_growth, steps)) > _MAX_GROWTH:
+            raise PunaError("its steps can make a text more than a thousand times as long", where=where)
     return backend
+
+
+def _steps(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a part of a backend, those of sequences within sequences too."""
+    inner = [step for key in ("normalizers", "pretokenizers", "decoders") for step in part.get(key, ())]
+    return [found for step in inner for found in _steps(step)] if inner else [part]
+
+
+def _growth(step: dict[str, Any]) -> int:
+    """The most characters that a step makes of one: a few dozen "a" to "aa" in a row would fill any memory."""
+    match step:
+        case {"type": "Replace", "pattern": {"String": str(text)}, "content": str(content)} if text:
+            return max(1, -(-len(content) // len(text)))
+        case {"type": "Replace", "content": str(content)}:  # a pattern may match nothing, before each character
+            return 1 + len(content)
+        case {"type": "Prepend", "prepend": str(content)}:
+            return 1 + len(content)
+        case {"type": "WordPiece" | "Metaspace"}:
+            return 2
+        case {"type": "ByteLevel"}:
+            return 4
+        case {"type": "Lowercase" | "BertNormalizer"}:
+            return 3
+        case {"type": "NFC" | "NFD" | "NFKC" | "NFKD" | "Precompiled"}:
+            return 18  # U+FDFA, the longest decomposition that Unicode has
+    return 1
+
+
+def _mistake(error: BaseException, what: str, where: str | None = None) -> PunaError:
+    """What the backend raised, as a mistake in the tokenizer's file.
+
+    A panic inside its Rust code is not an `Exception`; anything else that is not one (Ctrl-C) goes on, and so does a lack of memory.
+    """
+    if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        raise error
+    return PunaError(f"{what} ({str(error)[:200]})", where=where)
 
 
 def token_name(setting: Any) -> str | None:

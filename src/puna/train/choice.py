@@ -85,7 +85,7 @@ def recorded_choice(
         "os": sys.platform,
     }
     if not path.exists():
-        choice = choose(plan, config, device)
+        choice = choose(plan, config, device, adapter)
         write_json(path, {**asked, "choice": choice.model_dump(mode="json"), "environment": environment})
         return choice
     record = _read_record(path)

@@ -68,7 +68,9 @@ def open_huggingface(folder: Path) -> Weights:
     if config.tie_word_embeddings and "lm_head.weight" in places:
         _refuse_other_head(read, str(folder))
     codes = {dtype: code for code, dtype in DTYPES.items()}
-    return Weights(config, read, {name: codes[places[name].entry.dtype] for name in config.shapes}, str(folder))
+    return Weights(
+        config, read, {name: codes[places[name].entry.dtype] for name in config.shapes}, str(folder), fresh=True
+    )
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,15 @@ def extend_rows(
     """The same model with a vocabulary of `vocab_size`: `pieces[i]` are the old ids that the new id `first + i` stands for.
 
     The embedding's new row is the mean of its pieces' rows (FVT: Gee et al. 2022, "Fast Vocabulary Transfer for Language Model
-    Compression", section 3), and an untied head's too. The row of an id without pieces (a special token, or padding up to
-    `vocab_size`) is the mean of all old rows: it then takes a share of the probability that is small beside any likely token's
-    (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
+    Compression", section 3), and an untied head's too. EEVE (Kim et al. 2024, arXiv:2402.14714) takes the first piece's row for
+    the head. Measured on a 1M model, 1,000 Chinese entries, one seed: the mean starts better (4.01 bits per byte against 4.17),
+    60 steps later it is 0.01 behind. The row of an id without pieces (a special token, or padding up to `vocab_size`) is the mean
+    of all old rows: it then takes a share of the probability that is small beside any likely token's (Hewitt 2021,
+    "Initializing New Word Embeddings for Pretrained Language Models").
+
+    Logits of old ids stay as they are bit for bit; but a matrix product on a CPU treats the last `rows % 4` rows by other
+    instructions when few tokens are read at once, so where the old rows are no multiple of four (GPT-2's 50,257), those last
+    ones to three may move by a last bit.
 
     `first`: the base tokenizer's size, which may be less than the embedding's rows (Qwen pads them; new ids take those over);
     unset: the rows. Raises `PunaError` where `vocab_size` has no room for the new ids, or a piece is no old id.

@@ -19,7 +19,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 SPACE: Final = "\u2581"  # SentencePiece's space
 _MAX_PIECE = 512  # characters; finding the pairs costs the square of it
-_MAX_PAIRS = 2_000_000  # LLaMA 2 has 61,249; each takes about 200 bytes
+_MAX_PAIRS = 1_000_000  # LLaMA 2 has 61,249, Gemma 580,604; each takes about 400 bytes here and in the backend
+_MAX_PAIR_CHARACTERS = 16_000_000  # of all pairs together; LLaMA 2 has half a million, and the backend copies them
 
 
 def sentencepiece_backend(
@@ -95,7 +96,8 @@ def merges_by_score(pieces: Sequence[str], scores: Sequence[float], kinds: Seque
     by score, then by position. Within a piece, and among tied runs of one character (LLaMA's runs of spaces), the longest
     left part goes first, which is what "the leftmost first" makes of them. Other ties have no order of merges: `PunaError`.
     """
-    normal = {piece: score for piece, score, kind in zip(pieces, scores, kinds, strict=True) if kind == NORMAL}
+    normal = {piece: piece for piece, kind in zip(pieces, kinds, strict=True) if kind == NORMAL}
+    characters = 0
     pairs: list[tuple[float, int, int, str, str]] = []
     tied: defaultdict[float, list[str]] = defaultdict(list)
     for piece, score, kind in zip(pieces, scores, kinds, strict=True):
@@ -113,17 +115,18 @@ def merges_by_score(pieces: Sequence[str], scores: Sequence[float], kinds: Seque
             continue  # no text becomes this piece
         if kind == UNUSED:
             raise PunaError(f"the piece {piece[:40]!r} is marked unused but two others make it; that is not supported")
-        if len(pairs) > _MAX_PAIRS:
-            raise PunaError(
-                f"more than {_MAX_PAIRS:,} pairs of pieces make pieces; no vocabulary known has a third of that"
-            )
+        characters += len(cuts) * len(piece)
+        if len(pairs) + len(cuts) > _MAX_PAIRS or characters > _MAX_PAIR_CHARACTERS:
+            raise PunaError(f"more than {_MAX_PAIRS:,} pairs of pieces make pieces, or pairs of more than {_MAX_PAIR_CHARACTERS:,} "
+                            "characters; no vocabulary known has so many")  # fmt: skip
         tied[score].append(piece)
         for cut in cuts:
             left, right = piece[:cut], piece[cut:]
             for part in (left, right):
                 if part not in normal:
                     raise PunaError(f"the piece {piece[:40]!r} holds {part!r}, which is no piece of its own")
-            pairs.append((-score, -cut, len(piece) - cut, left, right))
+            # `normal` has the same texts: no copy of them is kept.
+            pairs.append((-score, -cut, len(piece) - cut, normal[left], normal[right]))
     for score, group in tied.items():
         if len(group) > 1 and len(set("".join(group))) > 1:
             raise PunaError(f"{len(group):,} pieces that merges can make share the score {score:g} (as {group[0][:40]!r} and "
