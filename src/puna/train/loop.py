@@ -18,7 +18,7 @@ from puna.model.adapters import Adapter, adapter_tensors, attach, merged
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.device import Device, tune_allocator
-from puna.model.formats import load_model, open_model
+from puna.model.formats import open_model
 from puna.model.frozen_base import frozen_decoder
 from puna.model.weights import Weights
 from puna.progress import QUIET, Progress, clock
@@ -194,11 +194,9 @@ def _first_weights(config: ModelConfig, seed: int, init: Path | None) -> Decoder
         model = Decoder(config)
         model.init_weights(seed)
         return model
-    model = load_model(init, dtype=torch.float32)
-    _same_shapes(model.config, config, init)
-    fresh = Decoder(config)
-    fresh.load_state_dict(model.state_dict())
-    return fresh
+    weights = open_model(init)
+    _same_shapes(weights.config, config, init)
+    return replace(weights, config=config).decoder()
 
 
 def _base(config: ModelConfig, init: Path | None) -> Weights:
