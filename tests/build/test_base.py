@@ -132,6 +132,8 @@ def test_two_models_become_one(place: Path) -> None:
     run = make(place, "soup", {"from": [str(STORIES), str(STORIES)], "merge": "slerp"}, until="base")
     soup, base = load_model(stage(run, "base")), load_model(STORIES)
     torch.testing.assert_close(soup.model.layers[2].mlp.up_proj.weight, base.model.layers[2].mlp.up_proj.weight)
+    copy = make(place, "copy", {"from": [str(STORIES), str(stage(run, "base"))]}, until="base")
+    assert torch.equal(load_model(stage(copy, "base")).head_weight(), base.head_weight())
     aidreams = str(DATA / "weights" / "aidreams260K" / "aidreams260K.bin")
     told = make(place, "soup2", {"from": [str(STORIES), aidreams]}, until="base", fails=True)
     assert "num_hidden_layers" in told or "tokenizer" in told

@@ -45,7 +45,8 @@ def base_stage(recipe: Recipe) -> Stage:
         paths = model_paths(base, context.store.run.parent)
         models, tokenizer = [open_model(path) for path in paths], _tokenizer(base, paths[0])
         for path in paths[1:]:
-            if _tokenizer(base, path).backend_json() != tokenizer.backend_json():
+            # What a file says of the start token is no part of the vocabulary: a converted copy merges with its source.
+            if _tokenizer(base, path).backend_json()["model"] != tokenizer.backend_json()["model"]:
                 raise PunaError("has another tokenizer than the first model: the two cannot be merged", where=str(path))
         if tokenizer.vocab_size > models[0].config.vocab_size:
             raise PunaError(f"the tokenizer has {tokenizer.vocab_size} entries and the model knows "
