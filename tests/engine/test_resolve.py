@@ -49,8 +49,11 @@ def test_folders_and_files_without_a_model(tmp_path: Path):
     assert resolve_model(str(tmp_path), tmp_path / "runs") == tmp_path  # a folder with one model file in it
 
 
-def test_hub_names_and_names_that_climb(tmp_path: Path):
+def test_hub_names_and_names_that_climb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     a_model(tmp_path / "release")
+    (tmp_path / "elsewhere" / "here").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "here" / "lone.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path / "elsewhere" / "here")
     with pytest.raises(PunaError, match="not yet available"):
         resolve_model("hf:org/name", tmp_path)
     for name in ("..", "", "../x", "a/b"):

@@ -31,7 +31,8 @@ def resolve_model(name: str, runs: Path = Path("runs")) -> Path:
     named = name not in ("", ".", "..") and Path(name).name == name.rstrip("/")
     if given.is_file():
         return given
-    for folder in (given, given / _RELEASE, *([run / _RELEASE] if named else [])):
+    # No name means no model, also where the current folder holds one.
+    for folder in (*([given, given / _RELEASE] if name else []), *([run / _RELEASE] if named else [])):
         if folder.is_dir() and ((folder / _CONFIG).is_file() or model_file(folder) is not None):
             return folder
     if named and run.is_dir():
