@@ -29,7 +29,11 @@ split() { # split keep|drop: the GPU build of torch and what only it needs, or e
 cat requirements/puna.txt requirements/torch-gpu.txt 2>/dev/null |
     grep -v '^#' > "$scratch/all.txt" || : # the present pins are where the resolver starts from
 printf 'torch==2.13.0\n' > "$scratch/torch.in"
-resolve "$scratch/all.txt" "${1:---quiet}" pyproject.toml --extra test "$scratch/torch.in"
+# Wheels only: installing from sources runs a stranger's code. rouge-score has wheels up to 0.0.4; sqlitedict and word2number have
+# none, and lm-eval loads them only for a cache and for tasks that are not used here.
+printf 'rouge-score<0.0.5\n' > "$scratch/wheels.in"
+resolve "$scratch/all.txt" "${1:---quiet}" pyproject.toml --extra test "$scratch/torch.in" --constraint "$scratch/wheels.in" \
+    --no-emit-package sqlitedict --no-emit-package word2number
 
 {
     echo "# Everything but torch: what runs, tests and checks a release. Written by requirements/lock.sh."

@@ -17,11 +17,11 @@ import torch
 
 from puna.engine import Engine
 from puna.errors import PunaError
-from puna.judge import format_scores
 from puna.judge.bits_per_byte import _not_lossless, document_bits
 from puna.judge.documents import load
 from puna.judge.inheritance import _words, format_inheritance, judge_inheritance
 from puna.judge.long_context import judge_long_context
+from puna.judge.table import format_scores
 
 CHINESE = ["羊驼走过高原的草地。", "你好，世界。山上的风唱着歌。", "开源模型要说明来历。", "词表扩展以后，字节数会变。"]
 

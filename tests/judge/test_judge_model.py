@@ -10,8 +10,8 @@ import pytest
 from puna.engine import Engine
 from puna.errors import PunaError
 from puna.files import read_json
-from puna.judge import format_scores, judge_model
-from puna.judge.judge import _inputs
+from puna.judge.judge import _inputs, judge_model
+from puna.judge.table import format_scores
 from puna.recipe.schema import Judge
 
 CONFIG = Judge(quiz_items=40, samples=4, bootstrap=200)

@@ -18,7 +18,7 @@ from puna.report.corpus_data import CorpusData, Histogram
 from puna.report.corpus_page import corpus_html, render_corpus
 from puna.report.corpus_plots import histogram, limits, waterfall
 from puna.report.corpus_words import Flow, change, corpus_summary, headline
-from puna.report.words import brief, cells, small_share, wrapped
+from puna.words import brief, cells, small_share, wrapped
 
 PARTS = [part for part in whole_corpus() if part != "run"]
 BAD = HOSTILE + "\u2066\ufeff"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.report import plots, svg
+from puna import svg
+from puna.report import plots
 from puna.report.data import Model, Results, Training
 
 

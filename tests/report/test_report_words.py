@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.report import words
+from puna import words
 from puna.report.data import ReportData, Results
 from puna.report.verdict import comparisons, headline, summary, verdict
 

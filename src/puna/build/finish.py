@@ -44,7 +44,7 @@ def judge_stage(recipe: Recipe, with_reference: bool) -> Stage:
     chat = last_tune(recipe)
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        from puna.judge import judge_model
+        from puna.judge.judge import judge_model
 
         results = judge_model(
             context.done["pretrain"], context.done[chat] if chat else None, context.done["corpus"], context.recipe.judge,

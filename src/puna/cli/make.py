@@ -59,7 +59,7 @@ def _print_corpus(made: "Made") -> None:
 
 def _print_scores(path: Path) -> None:
     from puna.files import read_json
-    from puna.judge import format_scores
+    from puna.judge.table import format_scores
 
     typer.echo("\n" + format_scores(read_json(path)))
 

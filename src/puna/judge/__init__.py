@@ -1,6 +1,5 @@
-"""Tasks, scoring, baselines, statistics. `judge_model` measures; `format_scores` prints."""
+"""Tasks, scoring, statistics, contamination, the results store.
 
-from puna.judge.judge import judge_model
-from puna.judge.table import format_scores
-
-__all__ = ["format_scores", "judge_model"]
+`judge.judge_model` is a build's first judgement on its own text; `asking.run` puts the leaderboard's tasks to any model. Nothing is
+imported here: the board reads results without torch.
+"""

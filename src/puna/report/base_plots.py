@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from puna.report import svg
+from puna import svg
 from puna.report.data import Inheritance, NeedleTest, Positions, Score
-from puna.report.words import decimal, number, percent
+from puna.words import decimal, number, percent
 
 _SHAPES = ("circle", "square", "triangle")  # of the models before the last, whose mark is a diamond
 _LOG_FROM = 3.0  # times the least value: beyond, a straight axis presses the lower curve flat

@@ -8,7 +8,8 @@ import json
 import re
 from typing import Any
 
-from puna.report import verdict, words
+from puna import words
+from puna.report import verdict
 from puna.report.data import ReportData, Score
 from puna.report.page import template_environment
 

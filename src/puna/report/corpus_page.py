@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.report import corpus_plots, corpus_words, words
+from puna import words
+from puna.report import corpus_plots, corpus_words
 from puna.report.corpus_data import Amount, CorpusData, Histogram, Stage
 from puna.report.data import Removed
 from puna.report.page import filled, write_page
+from puna.visible import clean
 
 _ROWS = 40  # of a table; the rest is one row of its sums
 _SPREADS = 12  # languages whose histograms are drawn
@@ -48,7 +50,7 @@ def corpus_html(data: CorpusData) -> str:
         "corpus.html.j2",
         data=data,
         of="corpus",
-        title=words.clean(data.title or data.run),
+        title=clean(data.title or data.run),
         summary=corpus_words.headline(data),
         hills=corpus_plots.ridge(flow),
         hills_are="the bytes that each stage of this run left, and behind them the documents",

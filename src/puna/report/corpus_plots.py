@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from puna.report import plots, svg
+from puna import svg
+from puna.report import plots
 from puna.report.corpus_data import Histogram
 from puna.report.corpus_words import Flow, change
-from puna.report.words import axis_count, compact, counted, label, number, size_bytes, wrapped
+from puna.words import axis_count, compact, counted, label, number, size_bytes, wrapped
 
 HISTOGRAM = 340  # pixels: what a phone shows, and two of them a desk
 _EASED = 8  # points of the horizon from one stage to the next

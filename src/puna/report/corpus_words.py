@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from puna.report.corpus_data import CorpusData
-from puna.report.words import brief, cells, counted, label, listed, number, percent, size_bytes, small_share, wrapped
+from puna.words import brief, cells, counted, label, listed, number, percent, size_bytes, small_share, wrapped
 
 _MINUS = "\u2212"
 _READ = "read"

@@ -14,9 +14,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from puna import words
 from puna.files import atomic_file
-from puna.report import base_plots, plots, verdict, words
+from puna.report import base_plots, plots, verdict
 from puna.report.data import Metric, ReportData, Sample, Training
+from puna.visible import clean
 
 WIDE, NARROW = 720, 340  # pixels of a drawing on a desk and on a phone
 _COSTS = ("seconds", "peak_rss_bytes")  # of the stage: they stand among the costs
@@ -44,7 +46,7 @@ def report_html(data: ReportData) -> str:
         data=data,
         sections=_sections(data),
         of="build",
-        title=words.clean(data.title or data.run),
+        title=clean(data.title or data.run),
         hills=plots.ridge(data.training),
         hills_are="this run’s own loss curve",
         summary=verdict.summary(data),
@@ -97,12 +99,12 @@ def template_environment(*, autoescape: bool) -> Environment:
 
 def _nothing_hidden(value: Any) -> Any:
     """What every `{{ }}` passes through: no text reaches a page uncleaned."""
-    return words.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def shorten(text: str, most: int = _LONGEST) -> str:
     """Cleaned text of at most `most` characters, and a sign where it was cut."""
-    cleaned = words.clean(text[: most + 1])
+    cleaned = clean(text[: most + 1])
     return cleaned if len(text) <= most and len(cleaned) <= most else f"{cleaned[:most]} […]"
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from puna.report import svg
+from puna import svg
 from puna.report.data import Metric, Model, Score, Training
 from puna.report.verdict import baseline_label, is_bits
-from puna.report.words import axis_count, compact, counted, decimal, in_words, number, percent
+from puna.words import axis_count, compact, counted, decimal, in_words, number, percent
 
 _CHANCE = "chance"
 _LEAST_LOSS = 1e-6  # nats per token; below it fp32 cannot tell a probability from one, and a logarithm has no end

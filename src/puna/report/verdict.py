@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from puna.report.data import Command, ReportData, Results, Score
-from puna.report.words import clean, decimal, duration, in_words, listed, number, p_value, percent, size_bytes
+from puna.visible import clean
+from puna.words import decimal, duration, in_words, listed, number, p_value, percent, size_bytes
 
 _LABELS = {
     "uniform": "uniform chance",

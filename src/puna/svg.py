@@ -11,7 +11,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from puna.report.words import clean
+from puna.visible import clean
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 
