@@ -16,13 +16,15 @@ _SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key of the 
 _RECIPE = typer.Argument(
     None, metavar="RECIPE", help="A recipe; without it, the default: the running Python's own text."
 )
+_STORE = typer.Option(Path("results"), metavar="FOLDER", help="The folder of results.")
 _KINDS = "GGUF: f16, f32, bf16, q8_0, q4_0. llama2.c: legacy, fp32, int8. Folder: fp32, bf16, fp16, int8, int4, or as stored."
 
 
 def add_to(app: typer.Typer) -> None:
     """Register every verb."""
     verbs: list[tuple[str, Callable[..., None]]] = [
-        ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("convert", convert), ("bench", bench), ("test", test),
+        ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("judge", judge), ("board", board),
+        ("convert", convert), ("bench", bench), ("test", test),
     ]  # fmt: skip
     for name, verb in verbs:
         settings: dict[str, Any] = {}
@@ -51,6 +53,14 @@ _EXAMPLES = {
     ],
     "plan": ["plan", "plan mine.toml --set model.size=60M", "plan --json"],
     "chat": ["chat python", 'chat python -p "What does str.split do?" --temperature 0'],
+    "judge": [
+        "judge python --task small --data evals",
+        "judge python stories260K.bin --task leaderboard --data evals --limit 200",
+        "judge openai:http://127.0.0.1:8000/v1#model --task mmlu --data evals --limit 20",
+        "judge --reproduce RESULT",
+        "judge --import recipes/leaderboard-2023.csv",
+    ],
+    "board": ["board", "board --store results --out board", "board --serve"],
     "convert": [
         "convert stories260K.bin stories",
         "convert python python.gguf --to q8_0",
@@ -122,6 +132,60 @@ def chat(
 
     run_chat(model, prompt=prompt, system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, top_k=top_k,
              min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed, runs=runs, json=json)  # fmt: skip
+
+
+def judge(
+    models: Optional[list[str]] = typer.Argument(  # noqa: UP045
+        None, metavar="MODEL...", help="Model folders, .gguf or .bin files, names of runs, openai:URL#MODEL."
+    ),
+    task: list[str] = typer.Option(
+        [],
+        "--task",
+        "-t",
+        metavar="TASK",
+        show_default=False,
+        help="leaderboard, small, mmlu, ...; my.yaml; text:FILE; quiz:RUN; lm_eval:NAME. May be repeated.",
+    ),
+    data: Optional[Path] = typer.Option(None, metavar="DIR", help="The folder of the tasks' files."),  # noqa: UP045
+    limit: Optional[int] = typer.Option(None, metavar="N", help="At most N items of a task, or of each subtask."),  # noqa: UP045
+    seed: int = typer.Option(1234, metavar="N", help="Which items a limit keeps, which examples are shown."),
+    chat: bool = typer.Option(False, "--chat", help="Ask in the model's chat format."),
+    store: Path = _STORE,
+    reproduce: Optional[str] = typer.Option(None, metavar="RESULT", help="Run a result again and compare."),  # noqa: UP045
+    import_: list[Path] = typer.Option(
+        [], "--import", metavar="PATH", show_default=False, help="Others' results: lm_eval, .eval_results, EEE, CSV."
+    ),
+    export: Optional[Path] = typer.Option(
+        None, metavar="FOLDER", help="Write the store for others (EEE, .eval_results)."
+    ),  # noqa: UP045
+    ask: Optional[str] = typer.Option(None, metavar="SQL", help="A question to the store: tables results and items."),  # noqa: UP045
+    batch_tokens: int = typer.Option(8192, metavar="N", help="Tokens that are read at once."),
+    device: Optional[str] = typer.Option(None, metavar="NAME", help="cpu or cuda; the GPU where there is one."),  # noqa: UP045
+    fresh: bool = typer.Option(False, "--fresh", help="Ask again what was answered before."),
+    runs: Path = _RUNS,
+    json: bool = _JSON,
+) -> None:
+    """Score models on tasks, with error bars, into a store."""
+    from puna.cli.judge import run_judge
+
+    run_judge(models or [], task, data=data, limit=limit, seed=seed, chat=chat, store=store, reproduce=reproduce, imports=import_,
+              export=export, ask=ask, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
+
+
+def board(
+    store: Path = _STORE,
+    out: Path = typer.Option(
+        Path("board"), metavar="FOLDER", help="Where the pages go; an older board there is replaced."
+    ),
+    title: str = typer.Option("Leaderboard", metavar="TEXT", help="What stands above it."),
+    serve: bool = typer.Option(False, "--serve", help="Then show it on this machine, until Ctrl-C."),
+    port: int = typer.Option(8080, metavar="N", help="The port for --serve."),
+    json: bool = _JSON,
+) -> None:
+    """Make the leaderboard's pages from the store."""
+    from puna.cli.board import run_board
+
+    run_board(store, out, title=title, serve=serve, port=port, json=json)
 
 
 def convert(

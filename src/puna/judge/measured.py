@@ -40,6 +40,7 @@ class ModelFacts(_Fact):
     parents: tuple[Parent, ...] = ()
     seed: int | None = None  # of its training, where it is one of several of one recipe
     recipe: str | None = None  # digest of the recipe without the seed: models of one recipe are seeds of each other
+    notes: tuple[str, ...] = ()  # what a reader must know of these facts, said aloud
 
 
 class TaskFacts(_Fact):

@@ -1,0 +1,293 @@
+"""What the page of a model and the page of a task say, as plain values for their templates.
+
+Comes in: a board and its results. Goes out: values for model.html.j2 and task.html.j2. Must never happen: a number without its n and
+the command that makes it, or what is not known written as nought.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from puna import words
+from puna.board.data import Board, Difference, Score
+from puna.board.family import ParentEntry
+from puna.board.filling import interval, power, score, shorten, signed
+from puna.board.gather import Gathered, Shown, gain_over
+from puna.judge.measured import Item, ModelFacts, TaskFacts
+from puna.judge.ranks import rank_sets
+
+_UNKNOWN = "unknown"
+_KINDS = {"weights": "run from its weights", "endpoint": "asked over HTTP", "published": "known from published scores"}
+
+
+def quoted(text: str) -> str:
+    """A word of a command line, in quotes where a shell would split it."""
+    return (
+        text
+        if text and all(letter.isalnum() or letter in "._-/:" for letter in text)
+        else "'" + text.replace("'", "'\\''") + "'"
+    )
+
+
+def known_of(facts: ModelFacts) -> list[tuple[str, str]]:
+    """The facts of a model, (what, value)."""
+    rows = [
+        ("developer", facts.developer or _UNKNOWN),
+        ("how it was judged", _KINDS[facts.kind]),
+        ("parameters", words.number(facts.parameters) if facts.parameters is not None else _UNKNOWN),
+        ("context", f"{words.number(facts.context)} tokens" if facts.context is not None else _UNKNOWN),
+        ("training tokens", words.number(facts.train_tokens) if facts.train_tokens is not None else _UNKNOWN),
+        ("training FLOPs", power(facts.flops) if facts.flops is not None else _UNKNOWN),
+        ("licence", facts.licence or _UNKNOWN),
+    ]
+    return rows + ([("seed", str(facts.seed))] if facts.seed is not None else [])
+
+
+def model_view(
+    gathered: Gathered,
+    model: int,
+    parents: Sequence[Sequence[ParentEntry]],
+    children: Sequence[Sequence[tuple[int, str]]],
+    files: Mapping[str, tuple[str, str]],
+) -> dict[str, Any]:
+    """The values for one model's page."""
+    board = gathered.board
+    row = board.models[model]
+    own = [one for one in gathered.results if one.model == model]
+    own.sort(key=lambda one: (one.task, bool(one.why), one.result.id))
+    done = sum(board.at(model, t) is not None for t in range(len(board.tasks)))
+    failed = sum(s is not None and s.value is None for s in board.scores[model])
+    said = f"A score on {words.counted(done, 'task')}" + (f", {failed} failed" if failed else "") + "."
+    if row.imported:
+        said += " All scores were published by others, none was measured here."
+    return {
+        "row": row, "summary": said, "known": known_of(row.facts),
+        "digests": [("weights, SHA-256", row.facts.digest), ("tokenizer, SHA-256", row.facts.tokenizer_digest)],
+        "seeds": [
+            i for i, other in enumerate(board.models)
+            if i != model and row.facts.recipe is not None and other.facts.recipe == row.facts.recipe
+        ],
+        "parents": parents[model], "children": children[model], "gains": board.gains[model],
+        "results": [result_view(board, one, files) for one in own], "others": others_view(board, model),
+    }  # fmt: skip
+
+
+def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """The values for one result."""
+    facts, found, settings = one.result.task, one.score, one.result.settings
+    rows = [("items", words.number(found.n) if found.n is not None else _UNKNOWN)]
+    if found.clusters and found.clusters != found.n:
+        rows.append(("of these independent", words.number(found.clusters)))
+    if found.n and facts.items_in_all > found.n:
+        rows.append(("of items in all", words.number(facts.items_in_all)))
+    if found.norm is not None:
+        rows.append(("chance taken off", score(found.norm, facts)))
+        rows.append(("the same, clipped at chance", score(found.clipped, facts)))
+    if found.above_chance is not None:
+        rows.append(("no better than guessing: p", words.p_value(found.above_chance)))
+    rows += [("interval", found.method)] if found.method else []
+    if found.truncated:
+        cut = f"{words.counted(found.truncated, 'item')}, {words.counted(found.truncated_tokens, 'token')} in all"
+        rows.append(("cut to the context", cut))
+    rows += [("items without a score", words.number(found.failed_items))] if found.failed_items else []
+    rows += [("items with a tie", words.number(found.ties))] if found.ties else []
+    rows.append(("shots", str(facts.shots)))
+    if not found.source:
+        rows.append(("prompts", "in the model’s chat format" if settings.chat else "plain text"))
+        rows.append(("precision, device", f"{settings.dtype}, {settings.device}"))
+        sample = f"{settings.limit} by seed {settings.seed}" if settings.limit is not None else "all items"
+        rows.append(("sample", sample))
+    if found.source_notes:
+        rows.append(("published", shorten(found.source_notes, 300)))
+    rows += [(f"version of {name}", version) for name, version in sorted(one.result.harness.items())]
+    record, samples = files.get(one.result.id, ("", ""))
+    return {
+        "score": found, "facts": facts, "task": one.task, "shown": not one.why, "why": one.why,
+        "anchor": board.tasks[one.task].slug if not one.why else f"result-{one.result.id}", "rows": rows,
+        "dirt_words": dirt_words(found, facts), "contamination": _flat(one.result.contamination),
+        "reproduce": f"puna judge --reproduce {quoted(found.path)}" if not found.source and found.command else "",
+        "download": _address(record), "samples": _address(samples),
+    }  # fmt: skip
+
+
+def _address(path: str) -> str:
+    """A path inside the board as a link: names of folders may have letters of any script."""
+    return quote(path)
+
+
+def dirt_words(found: Score, facts: TaskFacts) -> str:
+    """One sentence on what the model had read before."""
+    dirt = found.dirt
+    if dirt is None:
+        return ""
+    if not dirt.dirty:
+        return f"None of {words.counted(dirt.decidable, 'item')} was found in the model’s training text."
+    parts = [
+        f"{words.number(dirt.dirty)} of {words.counted(dirt.decidable, 'item')} stand in the model’s training text"
+    ]
+    parts.append(f"(at least {words.percent(dirt.threshold, 0)} of an item’s n-grams).")
+    if dirt.clean_value is not None:
+        parts.append(
+            f"On the clean ones it scores {score(dirt.clean_value, facts)} ({interval(dirt.clean_interval, facts)}),"
+        )
+    if dirt.dirty_value is not None:
+        parts.append(f"on the dirty ones {score(dirt.dirty_value, facts)} ({interval(dirt.dirty_interval, facts)}).")
+    if dirt.difference is not None:
+        parts.append(
+            f"Dirty less clean: {signed(dirt.difference, facts)} ({interval(dirt.interval, facts, signs=True)})."
+        )
+    return " ".join(parts)
+
+
+def dirt_brief(board: Board, model: int) -> str:
+    """What is known of a model's contamination over all its tasks, for the table of facts."""
+    found = [
+        (t, s.dirt) for t in range(len(board.tasks)) if (s := board.at(model, t)) is not None and s.dirt is not None
+    ]
+    if not found:
+        return ""
+    looked, dirty = sum(dirt.decidable for _, dirt in found), sum(dirt.dirty for _, dirt in found)
+    if not dirty:
+        return f"none of {words.counted(looked, 'item')}"
+    worst = max(found, key=lambda one: one[1].share)
+    facts = board.tasks[worst[0]].facts
+    told = f"{words.number(dirty)} of {words.counted(looked, 'item')}; most in {words.brief(facts.title, 40)}"
+    if worst[1].clean_value is not None and worst[1].dirty_value is not None:
+        told += f": clean {score(worst[1].clean_value, facts)}, dirty {score(worst[1].dirty_value, facts)}"
+    return told
+
+
+def _flat(value: Any, key: str = "", depth: int = 0) -> list[tuple[str, str]]:
+    """Any JSON as rows: what the methods without a corpus found is theirs to name."""
+    if isinstance(value, dict) and depth < 4:
+        rows: list[tuple[str, str]] = []
+        for name, inner in list(value.items())[:60]:
+            rows += _flat(inner, f"{key}, {words.label(str(name))}" if key else words.label(str(name)), depth + 1)
+        return rows[:200]
+    return [(words.brief(key, 80), shorten(words.plain(value), 600))] if key else []
+
+
+def others_view(board: Board, model: int) -> list[dict[str, Any]]:
+    """This model beside each other one."""
+    rows: list[dict[str, Any]] = []
+    for other in range(len(board.models)):
+        if other == model:
+            continue
+        gain = gain_over(board, model, other)
+        if gain is None:
+            rows.append({"model": other, "tasks": 0, "value": None, "interval": None, "how": ""})
+            continue
+        how = "item by item" if gain.paired else "unpaired on at least one task"
+        rows.append(
+            {"model": other, "tasks": len(gain.tasks), "value": gain.value, "interval": gain.interval, "how": f"{how};"}
+        )
+    return rows
+
+
+def task_ranks(board: Board, task: int) -> tuple[list[int], dict[int, str]]:
+    """(models with a score, best first; the rank set of each) on one task, by its own exact tests."""
+    scored = [i for i in range(len(board.models)) if board.at(i, task) is not None]
+    higher = board.tasks[task].facts.higher_is_better
+    place = {model: k for k, model in enumerate(scored)}
+    pairs = {
+        (place[i], place[j]): (found.value, found.p) if found.p is not None else (0.0, 1.0)
+        for (i, j), found in board.pairs[task].items()
+        if i in place and j in place
+    }
+    sets = rank_sets(len(scored), pairs, higher_is_better=higher)
+    values = {i: value for i in scored if (cell := board.at(i, task)) is not None and (value := cell.value) is not None}
+    order = sorted(scored, key=lambda i: (-values[i] if higher else values[i], i))
+    return order, {i: str(sets[place[i]] or 1) for i in scored}
+
+
+def task_view(gathered: Gathered, task: int, example: Item | None) -> dict[str, Any]:
+    """The values for one task's page."""
+    board = gathered.board
+    column = board.tasks[task]
+    facts = column.facts
+    order, ranks = task_ranks(board, task)
+    rows = []
+    for place, i in enumerate(order):
+        cell = board.at(i, task)
+        if cell is not None:
+            after = order[place + 1] if place + 1 < len(order) else None
+            rows.append(
+                {
+                    "model": i,
+                    "score": cell,
+                    "rank": ranks[i],
+                    "dirt": _clean_dirty(cell, facts),
+                    "next": _to_next(board, task, i, after),
+                }
+            )
+    pairs = sorted(board.pairs[task].items())
+    return {
+        "number": task, "column": column, "rows": rows, "order": order, "example": example,
+        "failed": [(i, s.failed) for i, row in enumerate(board.scores) if (s := row[task]) is not None and s.value is None],
+        "pairs": [(i, j, found) for (i, j), found in pairs], "known": _task_facts(facts),
+        "digests": [("definition, SHA-256", facts.digest), ("data, SHA-256", facts.data_digest), ("prompts, SHA-256", facts.prompt_digest)],
+        "subtasks": _subtasks(board, task, order), "scored": order, "summary": _task_summary(board, task, order, ranks),
+        "caption": f"{facts.metric}, {'more' if facts.higher_is_better else 'less'} is better{', in per cent' if facts.unit == 'share' else ''}; rank sets at 5 % over all pairs (Holm)",
+    }  # fmt: skip
+
+
+def _task_facts(facts: TaskFacts) -> list[tuple[str, str]]:
+    rows = [
+        ("name", facts.name), ("kind", facts.kind), ("metric", facts.metric), ("unit", "share, in per cent" if facts.unit == "share" else facts.unit),
+        ("better", "more" if facts.higher_is_better else "less"), ("examples in the prompt", str(facts.shots)),
+        ("guessing gives", score(facts.chance, facts) if facts.chance is not None else "no chance level"),
+        ("the score is", "the mean over items" if facts.aggregate == "items" else "the mean of the subtasks’ means"),
+        ("items in all", words.number(facts.items_in_all) if facts.items_in_all else _UNKNOWN), ("language", facts.language),
+        ("data from", facts.source or _UNKNOWN), ("licence of the data", facts.licence or _UNKNOWN),
+    ]  # fmt: skip
+    return [(key, shorten(value, 400)) for key, value in rows]
+
+
+def _task_summary(board: Board, task: int, order: Sequence[int], ranks: Mapping[int, str]) -> str:
+    if not order:
+        return "No model has a score on this task."
+    first = [words.brief(board.models[i].facts.name, 40) for i in order if ranks[i].split(" ")[0] == "1"]
+    if len(order) == 1:
+        return "One model has a score on this task."
+    if len(first) == 1:
+        return f"{words.counted(len(order), 'model')}; {first[0]} is ahead of all others, as far as 5 % can tell."
+    shown = words.listed(first[:4]) if len(first) <= 4 else f"{words.listed(first[:3], ', ')} and {len(first) - 3} more"
+    return f"{words.counted(len(order), 'model')}; the data do not tell which is the best of {shown}."
+
+
+def _clean_dirty(cell: Score, facts: TaskFacts) -> str:
+    if cell.dirt is None:
+        return "not looked for"
+    if not cell.dirt.dirty:
+        return f"none of {words.number(cell.dirt.decidable)}"
+    return f"{words.number(cell.dirt.dirty)} of {words.number(cell.dirt.decidable)}: {score(cell.dirt.clean_value, facts)}, {score(cell.dirt.dirty_value, facts)}"
+
+
+def _to_next(board: Board, task: int, model: int, after: int | None) -> str:
+    """How far the next one in the order is, and how many items would tell the two apart."""
+    if after is None:
+        return words.decimal(None)
+    found: Difference | None = board.pairs[task].get((min(model, after), max(model, after)))
+    if found is None:
+        return "cannot be compared"
+    facts = board.tasks[task].facts
+    gap = signed(found.value if model < after else -found.value, facts)
+    if found.p is not None and found.p <= 0.05:
+        return f"{gap}, p {words.p_value(found.p)}"
+    if found.more is None:
+        return f"{gap}, no difference to be seen" if found.value == 0 else f"{gap}, not testable"
+    return f"{gap}, would need {words.number(found.more)} items"
+
+
+def _subtasks(board: Board, task: int, order: Sequence[int]) -> list[tuple[str, float | None, list[float | None]]]:
+    names: dict[str, float | None] = {}
+    cells = [cell for i in order if (cell := board.at(i, task)) is not None]
+    for cell in cells:
+        for part in cell.parts:
+            names.setdefault(part.name, part.chance)
+    values = [{part.name: part.value for part in cell.parts} for cell in cells]
+    return (
+        [(name, chance, [own.get(name) for own in values]) for name, chance in sorted(names.items())]
+        if len(names) > 1
+        else []
+    )

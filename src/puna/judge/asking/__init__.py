@@ -1,0 +1,1 @@
+"""How models are asked: here, or over HTTP; the answers kept."""

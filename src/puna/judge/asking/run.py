@@ -1,0 +1,254 @@
+"""Models and tasks in, results out: the leaderboard's run from beginning to end.
+
+Comes in: names of models and of tasks as they were typed. Goes out: one stored result for each model on each task. Must never happen:
+a prompt cut or a task failed in silence, a likelihood that is no number in a score, or work done twice because a run was killed.
+"""
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from puna.called import PUNA
+from puna.engine import Engine, resolve_model
+from puna.errors import PunaError
+from puna.judge.asking.wire import Endpoint, api_key, parse_endpoint
+from puna.judge.contamination import exact
+from puna.judge.contamination.origin import Origin, origin_of
+from puna.judge.measured import Item, Measurement, ModelFacts, Settings, TaskFacts
+from puna.judge.store.store import Store, StoredResult
+from puna.judge.tasks.catalog import find_tasks
+from puna.judge.tasks.harness import evaluate, lm_eval_here, versions
+from puna.judge.tasks.quiz_task import QUIZ, ask_quiz, quiz_facts, read_quiz
+from puna.judge.tasks.reading import Task, read_task
+from puna.progress import QUIET, Progress
+
+if TYPE_CHECKING:
+    from puna.judge.asking.answers import Answers
+
+CACHE = ".cache"  # in the store: answers that were given, and scans of training text
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every model: the verb's options, as they were typed."""
+
+    tasks: tuple[str, ...]
+    data: Path | None = None
+    limit: int | None = None
+    seed: int = 1234
+    chat: bool = False
+    batch_tokens: int = 8192
+    device: str | None = None
+    runs: Path = Path("runs")
+    fresh: bool = False  # ask again what was answered before
+
+    def command(self, model: str, task: str, store: Path) -> str:
+        """The command that makes one result again."""
+        words = [PUNA, "judge", model, "--task", task]
+        for name, value, usual in (
+            ("--data", self.data, None), ("--limit", self.limit, None), ("--seed", self.seed, 1234),
+            ("--batch-tokens", self.batch_tokens, 8192), ("--device", self.device, None), ("--runs", self.runs, Path("runs")),
+            ("--store", store, Path("results")),
+        ):  # fmt: skip
+            words += [name, str(value)] if value != usual else []
+        return shlex.join([*words, *(["--chat"] if self.chat else [])])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task as it was typed, read: a leaderboard's, or a quiz (which needs the model itself, not only its likelihoods)."""
+
+    typed: str
+    task: Task | None
+    quiz: Path | None = None
+
+
+@dataclass
+class Model:
+    """A model that can be asked."""
+
+    typed: str
+    facts: ModelFacts
+    lm: Any  # lm_eval's LM
+    engine: Engine | None  # None: behind an endpoint
+    origin: Origin
+    path: Path | None
+
+
+def judge_models(
+    models: Sequence[str], request: Request, store: Store, progress: Progress = QUIET
+) -> Iterator[StoredResult]:
+    """Ask each model each task; every result is stored before the next task begins.
+
+    All names, tasks and data files are looked at before the first model is loaded. Raises `PunaError` for a mistake in them.
+    """
+    lm_eval_here(network=any(name.startswith("lm_eval:") for name in request.tasks))
+    endpoints = {name: parse_endpoint(name) for name in models}
+    paths = {name: resolve_model(name, request.runs) for name in models if endpoints[name] is None}
+    asked = read_tasks(request)
+    for name in models:
+        model = open_model(name, paths.get(name) or endpoints[name], request, store, progress)
+        try:
+            for one in asked:
+                yield store.add(measure(model, one, request, store, progress))
+        finally:
+            if getattr(model.lm, "answers", None) is not None:
+                model.lm.answers.close()
+
+
+def read_tasks(request: Request) -> list[Asked]:
+    """The tasks with their items. Raises `PunaError` for a name that is none, for missing or broken files."""
+    if not request.tasks:
+        raise PunaError("no task is named", where="--task", mend="give --task leaderboard, or one of docs/tasks.md")
+    quizzes = [name for name in request.tasks if name.startswith(QUIZ)]
+    specs = find_tasks([name for name in request.tasks if name not in quizzes], request.data)
+    read = [Asked(spec.typed, read_task(spec, request.data, request.limit, request.seed)) for spec in specs]
+    return [*read, *(Asked(name, None, quiz_path(name, request.runs)) for name in quizzes)]
+
+
+def quiz_path(name: str, runs: Path) -> Path:
+    """Where the quiz of `quiz:NAME` stands: a file or folder, or the run of that name."""
+    typed = name.removeprefix(QUIZ)
+    path = Path(typed)
+    return path if path.exists() or not typed else runs / typed
+
+
+def open_model(name: str, where: Path | Endpoint | None, request: Request, store: Store, progress: Progress) -> Model:
+    """Load a model, or connect to it. Raises `PunaError` where it cannot be read, reached, or is not what its ledger says."""
+    answers = None if request.fresh else _answers(store)
+    if isinstance(where, Endpoint):
+        from puna.judge.asking.endpoint import connect, endpoint_lm
+
+        remote = connect(where, api_key(), chat=request.chat, answers=answers, progress=progress)
+        return Model(name, remote.facts(), endpoint_lm(remote), None, Origin(None), None)
+    from puna.judge.asking.facts import model_facts
+    from puna.judge.asking.local import PunaLM
+
+    path = where if where is not None else resolve_model(name, request.runs)
+    engine = Engine.load(path, device=request.device)
+    facts = model_facts(path, shown_name(name, path), engine)
+    identity = {"weights": facts.digest or "", "tokenizer": facts.tokenizer_digest or ""}
+    lm = PunaLM(engine, batch_tokens=request.batch_tokens, progress=progress, answers=answers, identity=identity)
+    return Model(name, facts, lm, engine, origin_of(path), path)
+
+
+def _answers(store: Store) -> "Answers":
+    from puna.judge.asking.answers import Answers
+
+    return Answers(store.folder / CACHE / "answers.sqlite")
+
+
+def shown_name(typed: str, path: Path) -> str:
+    """What a board calls a local model: the run's name, or the folder's or file's."""
+    if path.name == "release":
+        return path.resolve().parent.name
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def measure(model: Model, asked: Asked, request: Request, store: Store, progress: Progress = QUIET) -> Measurement:
+    """One model on one task. A likelihood that is no number fails the task: the measurement says why and has no score."""
+    started = time.monotonic()
+    if asked.task is not None:
+        facts: TaskFacts = asked.task.facts
+        items = evaluate(model.lm, asked.task, progress, chat=request.chat)
+    else:
+        facts, items = _quiz(model, asked, request, progress)
+    seconds = time.monotonic() - started
+    contamination: dict[str, Any] = {}
+    if model.origin.ledger is not None and facts.unit == "share":
+        items, report = exact.mark(items, facts, model.origin.folders, progress, cache=store.folder / CACHE / "scans",
+                                   whole=model.origin.whole)  # fmt: skip
+        contamination["own_text"] = {**report, "missing": model.origin.missing}
+    engine = model.engine
+    return Measurement(
+        model=model.facts, task=replace_digest(facts, items), items=tuple(items), failed=why_failed(items),
+        settings=Settings(
+            limit=request.limit, seed=request.seed, chat=request.chat, batch_tokens=request.batch_tokens,
+            dtype=str(engine.model.head_weight().dtype).removeprefix("torch.") if engine else "unknown",
+            device=engine.model.head_weight().device.type if engine else "endpoint",
+            data=str(request.data) if request.data else None,
+            extra={"model": model.typed, "task": asked.typed, "runs": str(request.runs)},
+        ),
+        seconds=round(seconds, 3), harness={**versions(), **_torch(engine)}, command=request.command(model.typed, asked.typed, store.folder),
+        contamination=contamination,
+    )  # fmt: skip
+
+
+def replace_digest(facts: TaskFacts, items: Sequence[Item]) -> TaskFacts:
+    """The task's facts with the digest of the prompts that were asked."""
+    from puna.judge.tasks.items import prompt_digest
+
+    return facts.model_copy(update={"prompt_digest": prompt_digest(items)})
+
+
+def why_failed(items: Sequence[Item]) -> str | None:
+    """One sentence where an item has no score, else None."""
+    lost = sum(item.score is None for item in items)
+    if not lost:
+        return None
+    return f"{lost:,} of {len(items):,} items got no number: the model's output is not finite, or its context cannot hold them"
+
+
+def _quiz(model: Model, asked: Asked, request: Request, progress: Progress) -> tuple[TaskFacts, list[Item]]:
+    if model.engine is None or asked.quiz is None:
+        raise PunaError("the quiz needs a model whose weights are here", where=asked.typed, mend="leave out this task")
+    quiz = read_quiz(asked.quiz, request.limit, request.seed)
+    return quiz_facts(quiz), ask_quiz(model.engine, quiz, progress)
+
+
+def _torch(engine: Engine | None) -> dict[str, str]:
+    if engine is None:
+        return {}
+    import torch
+
+    return {"torch": torch.__version__}
+
+
+def again(stored: StoredResult, data: Path | None, device: str | None) -> tuple[str, Request]:
+    """The model and the request that a stored result was made by. Raises `PunaError` for one that was not measured here."""
+    if stored.imported is not None:
+        raise PunaError(f"was published by {stored.imported}: Puna did not measure it", where=str(stored.path),
+                        mend="judge the model yourself, where you have its weights")  # fmt: skip
+    settings, extra = stored.settings, stored.settings.extra
+    folder = data if data is not None else (Path(settings.data) if settings.data else None)
+    request = Request(
+        tasks=(str(extra["task"]),), data=folder, limit=settings.limit, seed=settings.seed, chat=settings.chat,
+        batch_tokens=settings.batch_tokens, device=device, runs=Path(str(extra["runs"])), fresh=True,
+    )  # fmt: skip
+    return str(extra["model"]), request
+
+
+def measure_again(stored: StoredResult, store: Store, progress: Progress = QUIET, *, data: Path | None = None,
+                  device: str | None = None) -> Measurement:  # fmt: skip
+    """Run a stored result's command once more, with nothing taken from what was answered before; nothing is stored.
+
+    Raises `PunaError` where the model or the task is not the same any more.
+    """
+    typed, request = again(stored, data, device)
+    lm_eval_here(network=request.tasks[0].startswith("lm_eval:"))
+    endpoint = parse_endpoint(typed)
+    asked = read_tasks(request)[0]
+    if asked.task is not None:
+        for what, now, then in (
+            ("task's definition", asked.task.facts.digest, stored.task.digest),
+            ("data", asked.task.facts.data_digest, stored.task.data_digest),
+        ):
+            if now != then:
+                raise PunaError(
+                    f"the {what} is another than it was then",
+                    where=stored.task.name,
+                    mend="bring back the files of that time",
+                )
+    model = open_model(typed, endpoint or resolve_model(typed, request.runs), request, store, progress)
+    if stored.model.digest is not None and model.facts.digest != stored.model.digest:
+        raise PunaError("the weights, the config or the tokenizer are others than those of that result", where=typed,
+                        mend="judge the new ones instead: the board keeps both")  # fmt: skip
+    return replace_command(measure(model, asked, request, store, progress), stored)
+
+
+def replace_command(measurement: Measurement, stored: StoredResult) -> Measurement:
+    """With the command of the result that is made again, not that of `--reproduce`."""
+    return measurement.model_copy(update={"command": stored.command})

@@ -1,0 +1,205 @@
+"""A task read from its files: every item written out as it will be asked, with its right answers.
+
+Comes in: a `TaskSpec` and the folder of the data. Goes out: a `Task`: facts, items, examples. Must never happen: an item that is
+passed over because it is broken, a sample that depends on the clock or on the order of the files, or a template that lm_eval gets
+to see.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from puna.errors import PunaError
+from puna.judge.measured import TaskFacts
+from puna.judge.tasks import forms
+from puna.judge.tasks.docs import Doc, Writer
+from puna.judge.tasks.forms import Placed
+from puna.judge.tasks.spec import TaskSpec
+
+_NOTE_ITEMS = (
+    "Few-shot examples are drawn by seed from the other items of the same file, never the item itself: the file of the "
+    "published protocol's examples is not there."
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that can be asked."""
+
+    spec: TaskSpec
+    facts: TaskFacts
+    docs: tuple[Doc, ...]  # those that are asked, subtask by subtask
+    fewshot: dict[str, tuple[Doc, ...]]  # of each subtask, where examples come from
+    counts: dict[str, int]  # items of each subtask before the limit
+    from_items: bool = False  # the examples are drawn from the items themselves
+    seed: int = 1234
+    limit: int | None = None
+    files: tuple[Path, ...] = ()
+    remote: dict[str, Any] = field(default_factory=dict)  # lm_eval's own objects, of a task that it reads itself
+
+    @property
+    def subtasks(self) -> tuple[str, ...]:
+        """Their names in order; ("",) where there are none."""
+        return tuple(self.counts)
+
+
+def read_task(spec: TaskSpec, data: Path | None, limit: int | None = None, seed: int = 1234) -> Task:
+    """Reads a task's files and writes its items out.
+
+    `limit` keeps so many items of the task, or of each of its subtasks where it has any: those with the smallest SHA-256 of
+    (seed, task, subtask, id), so a larger limit keeps the same items and more, and every model gets the same ones. Raises
+    PunaError for missing files (each named), for template mistakes (all of them), and for broken items (each with its line).
+    """
+    if spec.kind == "remote":
+        from puna.judge.tasks.remote import read_remote
+
+        return read_remote(spec, limit, seed)
+    if limit is not None and limit < 1:
+        raise PunaError(f"a limit of {limit} items asks nothing", where=spec.task, mend="give 1 or more")
+    files, shots, from_items = _files(spec, data)
+    if spec.form == "paragraphs":
+        return _text(spec, files, limit, seed)
+    writer = Writer(spec)
+    read = {path: forms.read_text_of(path) for path in (*files, *shots)}  # each once: a digest needs it too
+    by_subtask = _written(writer, (placed for path in files for placed in forms.rows(path, spec.form, read[path])))
+    pool = by_subtask if from_items else {}
+    if shots:
+        pool = _written(writer, (placed for path in shots for placed in forms.rows(path, spec.form, read[path])))
+    writer.check()
+    if not by_subtask:
+        raise PunaError("holds no items", where=", ".join(map(str, files)))
+    fewshot = {name: tuple(pool.get(name, pool.get("", ()))) for name in by_subtask} if spec.shots else {}
+    for name, found in fewshot.items():
+        if len(found) < spec.shots + from_items:
+            of_one = f" for {name}" if name else ""
+            raise PunaError(f"{len(found)} examples{of_one}, and the task shows {spec.shots}", where=spec.task)
+    docs = tuple(doc for name in by_subtask for doc in keep_sample(by_subtask[name], spec.task, limit, seed))
+    return Task(
+        spec, _facts(spec, by_subtask, read.values(), from_items), docs, fewshot,
+        {name: len(of_one) for name, of_one in by_subtask.items()}, from_items, seed, limit, (*files, *shots),
+    )  # fmt: skip
+
+
+def text_task(
+    paths: Sequence[Path], name: str = "text", title: str = "", limit: int | None = None, seed: int = 1234
+) -> Task:
+    """Bits per byte on any text: `.jsonl`, `.json` and `.csv` by their field `text`, other files by their paragraphs.
+
+    A document of a row is one item; a plain file's paragraphs (parted by blank lines) are gathered to about 2,000 bytes. Items of
+    one file are one cluster: what one author wrote is not independent.
+    """
+    spec = TaskSpec(
+        task=name, title=title, kind="text", form="paragraphs", data=tuple(map(str, paths)), text="{{ text }}"
+    )
+    return _text(spec, list(paths), limit, seed)
+
+
+def _text(spec: TaskSpec, paths: Sequence[Path], limit: int | None, seed: int) -> Task:
+    from puna.judge.tasks.texts import pieces
+
+    docs: list[Doc] = []
+    read = {path: forms.read_text_of(path) for path in paths}
+    names = [path.name for path in paths]
+    for path, whole in read.items():
+        name = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
+        for label, text in pieces(path, whole):
+            where = f"{path}:{label}"
+            docs.append(Doc(f"{name}:{label}", "", name, text, "", "", (), (), (text,), "", len(docs), where))
+    if not docs:
+        raise PunaError("holds no text", where=", ".join(map(str, paths)))
+    kept = keep_sample(docs, spec.task, limit, seed)
+    facts = _facts(spec, {"": docs}, read.values(), False)
+    return Task(spec, facts, tuple(kept), {}, {"": len(docs)}, False, seed, limit, tuple(paths))
+
+
+def _files(spec: TaskSpec, data: Path | None) -> tuple[list[Path], list[Path], bool]:
+    folder = spec.folder or data
+    if folder is None:
+        raise PunaError(
+            "needs its data", where=spec.task, mend=f"give --data DIR{f'; {spec.where}' if spec.where else ''}"
+        )
+    files, missing = forms.find(spec.data, folder, known=spec.form != "paragraphs")
+    shots, absent = forms.find(spec.fewshot, folder) if spec.shots else ([], [])
+    from_items = bool(spec.shots) and spec.fewshot_else == "items" and (not shots or bool(absent))
+    if from_items:
+        shots = []
+    else:
+        missing += absent
+    if missing:
+        raise PunaError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there (nor compressed), searched in {folder}",
+            where=spec.task,
+            mend=spec.where or "put them there",
+        )
+    return files, shots, from_items
+
+
+def _written(writer: Writer, placed: Iterable[Placed]) -> dict[str, list[Doc]]:
+    """The items of all files, by subtask, in the order of the files; ids made stable and unique."""
+    names: dict[str, int] = {}
+    by_subtask: dict[str, list[Doc]] = {}
+    ids: set[str] = set()
+    for one in placed:
+        doc = writer.write(one, names)
+        if doc is None:
+            continue
+        if doc.id in ids:
+            writer.mistakes.append(f"{one.where}: its id {doc.id[:60]!r} stands twice")
+        ids.add(doc.id)
+        by_subtask.setdefault(doc.subtask, []).append(doc)
+    return by_subtask
+
+
+def keep_sample(docs: Sequence[Doc], task: str, limit: int | None, seed: int) -> list[Doc]:
+    """The items that a limit keeps, in their order; `read_task` tells which."""
+    if limit is None or limit >= len(docs):
+        return list(docs)
+    drawn = sorted(docs, key=lambda doc: hashlib.sha256(f"{seed}\0{task}\0{doc.subtask}\0{doc.id}".encode()).digest())[
+        :limit
+    ]
+    return sorted(drawn, key=lambda doc: doc.place)
+
+
+def _facts(
+    spec: TaskSpec, by_subtask: Mapping[str, Sequence[Doc]], texts: Iterable[str], from_items: bool
+) -> TaskFacts:
+    chances = {name: _chance(docs) for name, docs in by_subtask.items()}
+    known = {name: chance for name, chance in chances.items() if chance is not None}
+    count = sum(map(len, by_subtask.values()))
+    chance = spec.chance
+    if chance is None and known:
+        if spec.aggregate == "subtasks":
+            chance = sum(known.values()) / len(known)
+        else:
+            chance = sum(known[name] * len(docs) for name, docs in by_subtask.items()) / count
+    text = spec.kind == "text"
+    return TaskFacts(
+        name=spec.task, title=spec.title or spec.task, kind=spec.kind, metric=spec.metrics[0], higher_is_better=not text,
+        unit="bits per byte" if text else "share", chance=chance,
+        chances=known if spec.chance is None and len(by_subtask) > 1 else {}, shots=spec.shots, language=spec.language,
+        aggregate=spec.aggregate, digest=spec_digest(spec), data_digest=texts_digest(texts), items_in_all=count,
+        source=spec.source, licence=spec.licence, notes=(*spec.notes, *([_NOTE_ITEMS] if from_items else [])),
+    )  # fmt: skip
+
+
+def _chance(docs: Sequence[Doc]) -> float | None:
+    """What guessing gives: the mean share of right choices. Of the mass of the right answers (mc2) it is the same."""
+    shares = [len(doc.gold) / len(doc.choices) for doc in docs if doc.choices]
+    return sum(shares) / len(shares) if len(shares) == len(docs) and docs else None
+
+
+def spec_digest(spec: TaskSpec) -> str:
+    """SHA-256 of what a task file says that can change a score; its title, source and notes cannot."""
+    said = spec.model_dump(mode="json", exclude={"title", "where", "source", "licence", "notes", "data", "fewshot"})
+    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def texts_digest(texts: Iterable[str]) -> str:
+    """SHA-256 over the unpacked texts of the files, in order: the same however they are packed and wherever they lie."""
+    whole = hashlib.sha256()
+    for text in texts:
+        whole.update(hashlib.sha256(text.encode()).digest())
+    return whole.hexdigest()

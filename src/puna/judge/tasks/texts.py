@@ -1,0 +1,70 @@
+"""Any text as items for bits per byte.
+
+Comes in: a file. Goes out: pieces of it, each with its place. Must never happen: a byte of the text left out without a word, or a
+piece that grows with the file.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from puna.errors import PunaError
+from puna.judge.tasks import forms
+
+PIECE = 2000  # bytes that paragraphs are gathered to: longer than stories260K's context in bytes, short enough for many items
+_BLANK = re.compile(r"(\n[ \t\r]*\n\s*)")
+_FIELDS = ("text", "content")
+
+
+def pieces(path: Path, whole: str) -> Iterator[tuple[str, str]]:
+    """(place, text) of a file whose text is `whole`: its rows' `text` (or `content`), or its paragraphs gathered to about PIECE bytes.
+
+    A plain file's pieces make up the whole file, but for blank pieces: nothing else of it is left out. A paragraph over PIECE
+    bytes is cut at a space, or where it has none, between two characters. Raises PunaError for a row without text.
+    """
+    if forms.form_of(path) in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
+        for placed in forms.rows(path, "rows", whole):
+            text = next((placed.row[key] for key in _FIELDS if isinstance(placed.row.get(key), str)), None)
+            if text is None:
+                raise PunaError(f"has no field {' or '.join(_FIELDS)}", where=placed.where)
+            if text.strip():
+                _check(text, placed.where)
+                yield str(placed.number), text
+        return
+    line = 1
+    for piece in _gathered(whole):
+        if piece.strip():
+            yield str(line), piece
+        line += piece.count("\n")
+
+
+def _check(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PunaError("holds half of a surrogate pair, which is no text", where=where) from error
+
+
+def _gathered(text: str) -> Iterator[str]:
+    parts = _BLANK.split(text)
+    paragraphs = [part + blank for part, blank in zip(parts[::2], [*parts[1::2], ""], strict=True)]
+    held, size = "", 0
+    for paragraph in (short for long in paragraphs for short in _cut(long)):
+        length = len(paragraph.encode())
+        if held and size + length > PIECE:
+            yield held
+            held, size = "", 0
+        held, size = held + paragraph, size + length
+    if held:
+        yield held
+
+
+def _cut(paragraph: str) -> Iterator[str]:
+    while len(data := paragraph.encode()) > PIECE:
+        whole = data[:PIECE].decode(errors="ignore")
+        at = max(whole.rfind(" "), whole.rfind("\n")) + 1
+        head = whole[: at or len(whole)]
+        yield head
+        paragraph = paragraph[len(head) :]
+    if paragraph:
+        yield paragraph
