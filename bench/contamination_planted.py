@@ -1,6 +1,6 @@
 """A model that has read 300 items of a task and one that has not: what the flags, the split and the likelihoods say of each.
 
-    python bench/contamination_planted.py [--copies 8] [--tokens 1500000] [--data ../shared/data]
+    python bench/contamination_planted.py [--copies 16] [--tokens 800000] [--data ../shared/data]
 
 Two models of about 1 M parameters by the ordinary `puna make`, from the same 3 MB of English text (reviews and speeches). To the
 corpus of one, twelve pages with 300 items of ARC-Easy are added, as question and right answer in the form in which the task asks them,
@@ -163,8 +163,8 @@ def show(models: dict[str, Any], found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--copies", type=float, default=8, help="times a planted page is read in a pass (default: 8)")
-    parser.add_argument("--tokens", type=int, default=1_500_000, help="of training, each model (default: 1.5 M)")
+    parser.add_argument("--copies", type=float, default=16, help="times a planted page is read in a pass (default: 16)")
+    parser.add_argument("--tokens", type=int, default=800_000, help="of training, each model (default: 0.8 M)")
     parser.add_argument("--size", default="1M", help="parameters (default: 1M)")
     parser.add_argument("--seed", type=int, default=7, help="of the items and of training (default: 7)")
     parser.add_argument("--threads", type=int, help="of a CPU, for training (default: all)")

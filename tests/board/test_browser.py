@@ -253,9 +253,16 @@ def test_names_are_text(page, address, board):
     assert page.evaluate(
         f"[...document.querySelectorAll('#board tbody th')].some((h) => h.textContent.includes({json.dumps(evil['name'][:20])}))"
     )
-    page.evaluate(
-        "[...document.querySelectorAll('#tasks input')].forEach((b) => b.click())"
-    )  # the script writes names too
+    # The script writes names too: in the sentence, the caption, what it says, the drawings. Now every name is an evil one.
+    script = """PUNA_BOARD.models.concat(PUNA_BOARD.tasks).forEach((one) => { one.name = one.title = `<img src="x" onerror="__pwned=1"><b>${one.slug}</b>`; });
+    [...document.querySelectorAll('#tasks input')].map((one) => {
+      document.querySelectorAll('#tasks input').forEach((box) => { if (box.checked !== (box === one)) box.click(); });
+      return ['main > .summary', '#caption', '#said', '#ties-figure .wide text.label'].map((what) => document.querySelector(what)).map((e) => [e.textContent, e.childElementCount]);
+    })"""
+    said = [text for choice in page.evaluate(script) for text, children in choice if children == 0]
+    assert len(said) == 4 * page.evaluate("document.querySelectorAll('#tasks input').length")
+    assert sum("<img" in text for text in said) > len(said) / 2  # else this shows nothing
+    assert page.evaluate("document.querySelectorAll('main img').length") == 0
     page.goto(f"{address}/models/{evil['slug']}.html")
     assert page.evaluate("document.querySelector('h1').textContent").startswith(evil["name"][:20])
     assert (
@@ -314,19 +321,20 @@ def test_keyboard_alone_through_picker_and_sorting(page, address, board):
     assert "sort=1.descending" in page.evaluate("location.hash")
 
 
-def test_sorting_by_numbers(page, address):
+def test_sorting_by_numbers(page, address, board):
+    """Upwards and downwards by the number that stands there, "4.10 M" too; what is not known comes last both ways."""
     page.goto(f"{address}/index.html")
-    column = page.evaluate("document.querySelector('#board th[data-task=\"0\"]').cellIndex")
-    values = f"[...document.querySelectorAll('#ranked tr')].map((r) => parseFloat(r.cells[{column}].querySelector('.value')?.textContent))"
-    page.evaluate(f"document.querySelectorAll('#board thead th')[{column}].querySelector('button').click()")
-    once = [value for value in page.evaluate(values) if value is not None]
-    page.evaluate(f"document.querySelectorAll('#board thead th')[{column}].querySelector('button').click()")
-    twice = [value for value in page.evaluate(values) if value is not None]
-    assert (
-        len(once) > 1
-        and once != twice
-        and {tuple(once), tuple(twice)} == {tuple(sorted(once)), tuple(sorted(once, reverse=True))}
-    )
+    head = "[...document.querySelectorAll('#known thead th')].find((h) => h.textContent.startsWith('training tokens'))"
+    order = "[...document.querySelectorAll('#known tbody tr')].map((r) => Number(r.dataset.model))"
+    tokens = [model["train_tokens"] for model in board["models"]]
+    seen = []
+    for direction in ("ascending", "descending"):
+        page.evaluate(f"{head}.querySelector('button').click()")
+        assert page.evaluate(f"{head}.getAttribute('aria-sort')") == direction
+        seen.append([tokens[m] for m in page.evaluate(order)])
+    known = sorted(value for value in tokens if value is not None)
+    lacking = [None] * (len(tokens) - len(known))
+    assert len(known) > 2 and lacking and seen == [known + lacking, known[::-1] + lacking]
 
 
 def test_filters_hide_rows_and_leave_ranks(page, address, board):
@@ -384,6 +392,8 @@ def test_two_models_down_to_items(page, address, board):
     # The other way round: what A alone had right is now B's alone.
     page.goto(f"{address}/compare.html#a={b}&b={a}&task={board['tasks'][0]['slug']}")
     page.wait(f"document.getElementById('summary').textContent.includes('only B right{detail['a_only']}')")
+    assert detail["a_only"] != detail["b_only"]
+    assert f"only A right{detail['b_only']}" in page.evaluate("document.getElementById('summary').textContent")
 
 
 def test_items_that_cannot_be_shown_are_said(page, address, board):

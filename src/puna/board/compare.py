@@ -42,6 +42,7 @@ class _Lined:
     strata: Ids | None  # [items]
     chances: Floats  # [items]
     sides: dict[int, _Side]
+    scaled: dict[int, Floats]  # of each side, chance taken off
 
 
 def task_pairs(measured: Mapping[int, Measurement], scores: Mapping[int, Score]) -> dict[tuple[int, int], Difference]:
@@ -74,7 +75,13 @@ def _lined_up(task: TaskFacts, measured: Mapping[int, Measurement]) -> _Lined:
         if len(np.unique(places)) == len(places):  # with two items of one id nothing can be lined up by it
             sides[i] = _Side(one, places[order], scores_of(one.items)[order], weights_of(one.items)[order])
     every = list(known.values())
-    return _Lined(task, clusters_of(every) if every else None, strata_of(every), item_chances(task, every), sides)
+    strata, chances = strata_of(every), item_chances(task, every)
+    scaled = {
+        i: unclipped_values(side.values, chances[side.places], None if strata is None else strata[side.places])
+        for i, side in sides.items()
+        if task.unit == "share"
+    }
+    return _Lined(task, clusters_of(every) if every else None, strata, chances, sides, scaled)
 
 
 def _pair(lined: _Lined, i: int, j: int, scores: Mapping[int, Score], draws: int) -> Difference:
@@ -95,7 +102,7 @@ def _pair(lined: _Lined, i: int, j: int, scores: Mapping[int, Score], draws: int
     strata = None if lined.strata is None else lined.strata[shared]
     by_part = strata if task.aggregate == "subtasks" else None
     found = compare_scores(x, y, clusters=clusters, strata=by_part, weights=weights if bits else None, draws=draws)
-    norm = _normalised(found, x, y, lined.chances[shared], clusters, strata, by_part) if task.unit == "share" else None
+    norm = _normalised(lined, found, i, j, x, y, shared) if task.unit == "share" else None
     binary = not bits and bool(np.all((x == 0) | (x == 1)) and np.all((y == 0) | (y == 1)))
     left = len(first.places) + len(second.places) - 2 * len(shared)
     words = found.method + (f"; {left} items that only one of them has are left out" if left else "")
@@ -108,20 +115,16 @@ def _pair(lined: _Lined, i: int, j: int, scores: Mapping[int, Score], draws: int
 
 
 def _normalised(
-    raw: Comparison,
-    x: Floats,
-    y: Floats,
-    chances: Floats,
-    clusters: Ids | None,
-    strata: Ids | None,
-    by_part: Ids | None,
+    lined: _Lined, raw: Comparison, i: int, j: int, x: Floats, y: Floats, shared: Ids
 ) -> tuple[float, float | None]:
-    """(difference, variance) with each item's chance taken off: the same scaled where all chances are one, else made anew."""
-    if np.all(chances == chances[0]) and (strata is None) == (by_part is None):
+    """(difference, variance) with each item's chance taken off, meaned over subtasks: the raw one scaled where that is the same."""
+    chances, strata = lined.chances[shared], None if lined.strata is None else lined.strata[shared]
+    if np.all(chances == chances[0]) and (strata is None or lined.task.aggregate == "subtasks"):
         scale = 1 / (1 - float(chances[0]))
         return raw.difference * scale, None if raw.variance is None else raw.variance * scale**2
-    scaled = [unclipped_values(values, chances, strata) for values in (x, y)]
-    found = compare_scores(scaled[0], scaled[1], clusters=clusters, strata=strata)
+    whole = len(x) == len(lined.sides[i].places) == len(lined.sides[j].places)
+    one, two = (lined.scaled[i], lined.scaled[j]) if whole else (unclipped_values(v, chances, strata) for v in (x, y))
+    found = compare_scores(one, two, clusters=None if lined.clusters is None else lined.clusters[shared], strata=strata)
     return found.difference, found.variance
 
 

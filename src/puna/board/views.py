@@ -17,6 +17,7 @@ from puna.judge.measured import Item, ModelFacts, TaskFacts
 from puna.judge.ranks import rank_sets
 
 _UNKNOWN = "unknown"
+_MANY_PAIRS, _NEAR = 300, 3
 _KINDS = {"weights": "run from its weights", "endpoint": "asked over HTTP", "published": "known from published scores"}
 
 
@@ -221,10 +222,14 @@ def task_view(gathered: Gathered, task: int, example: Item | None) -> dict[str, 
                 }
             )
     pairs = sorted(board.pairs[task].items())
+    near = len(pairs) > _MANY_PAIRS  # then only those of neighbours: 60 models make 1,770 rows
+    if near:
+        places = {model: k for k, model in enumerate(order)}
+        pairs = [(pair, found) for pair, found in pairs if abs(places[pair[0]] - places[pair[1]]) <= _NEAR]
     return {
         "number": task, "column": column, "rows": rows, "order": order, "example": example,
         "failed": [(i, s.failed) for i, row in enumerate(board.scores) if (s := row[task]) is not None and s.value is None],
-        "pairs": [(i, j, found) for (i, j), found in pairs], "known": _task_facts(facts),
+        "pairs": [(i, j, found) for (i, j), found in pairs], "near": _NEAR if near else 0, "known": _task_facts(facts),
         "digests": [("definition, SHA-256", facts.digest), ("data, SHA-256", facts.data_digest), ("prompts, SHA-256", facts.prompt_digest)],
         "subtasks": _subtasks(board, task, order), "scored": order, "summary": _task_summary(board, task, order, ranks),
         "caption": f"{facts.metric}, {'more' if facts.higher_is_better else 'less'} is better{', in per cent' if facts.unit == 'share' else ''}; rank sets at 5 % over all pairs (Holm)",
@@ -275,7 +280,7 @@ def _to_next(board: Board, task: int, model: int, after: int | None) -> str:
     if found.p is not None and found.p <= 0.05:
         return f"{gap}, p {words.p_value(found.p)}"
     if found.more is None:
-        return f"{gap}, no difference to be seen" if found.value == 0 else f"{gap}, not testable"
+        return f"{gap}, no difference to be seen" if found.value == 0 else f"{gap}, cannot be tested"
     return f"{gap}, would need {words.number(found.more)} items"
 
 

@@ -174,11 +174,14 @@ def _stratum_variances(values: Floats, strata: Ids, clusters: Ids | None) -> tup
     if clusters is None:
         units, sizes, sums, home = counts.astype(np.int64), np.ones(len(values)), gaps, strata
     else:
-        key, index = np.unique(strata * (int(clusters.max()) + 1) + clusters, return_inverse=True)
-        sizes = np.bincount(index).astype(np.float64)
-        sums = np.bincount(index, gaps).astype(np.float64)
-        home = np.empty(len(key), np.int64)
-        home[index] = strata
+        key = strata * (int(clusters.max()) + 1) + clusters
+        if int(key.max()) > 8 * len(values):  # numbers with wide gaps
+            key = np.unique(key, return_inverse=True)[1]
+        sizes = np.bincount(key).astype(np.float64)
+        there = sizes > 0
+        home = np.zeros(len(sizes), np.int64)
+        home[key] = strata
+        sizes, sums, home = sizes[there], np.bincount(key, gaps)[there].astype(np.float64), home[there]
         units = np.bincount(home)
     share = sizes / counts[home]
     with np.errstate(divide="ignore", invalid="ignore"):

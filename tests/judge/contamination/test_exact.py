@@ -10,7 +10,7 @@ import pytest
 
 from puna.corpus.itemindex import ItemIndex
 from puna.errors import PunaError
-from puna.judge.contamination import exact, passages
+from puna.judge.contamination import exact, passages, words
 from puna.judge.measured import Item, TaskFacts
 
 TASK = TaskFacts(name="made", title="Made", kind="choices", metric="acc")
@@ -155,3 +155,8 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         exact.mark([item(0, LONG)], TASK, [tmp_path])
     with pytest.raises(PunaError, match="no report"):
         exact.check({"format": exact.FORMAT, "items": True})
+
+
+def test_what_a_base_brings_along_is_said() -> None:
+    assert "12 of 300 items stand" in words.inherited("llama-7b", 12, 300)
+    assert "is not known" in words.inherited("llama-7b", None, None)

@@ -13,7 +13,8 @@ from puna.judge.store.importing import import_results
 from puna.judge.store.store import Store
 
 from .conftest import measurement
-from .test_importing import LEADERBOARD, lm_eval_file
+from .test_from_lm_eval import lm_eval_file
+from .test_leaderboard_2023 import LEADERBOARD
 
 
 def fill(store: Store, folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_refused_files_are_in_no_answer(filled: Store) -> None:
 
 
 def test_a_table_fits_a_terminal(filled: Store) -> None:
-    text = as_table(*ask(filled, "SELECT id, model, question, prompt, score, '\u202e\x1b[31m' AS bad FROM items JOIN results ON results.id = result"))  # fmt: skip
+    text = as_table(*ask(filled, "SELECT id, items.model, question, prompt, items.score, '\u202e\x1b[31m' AS bad FROM items JOIN results ON results.id = result"))  # fmt: skip
     lines = text.split("\n")
     assert len(lines) == 11 and all(cells(line) <= 80 for line in lines)
     assert "\x1b" not in text and "\u202e" not in text and "…" in text

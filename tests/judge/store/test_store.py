@@ -67,7 +67,7 @@ def any_measurement(draw: st.DrawFn) -> Measurement:
     )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(any_measurement())
 def test_any_measurement_comes_back_and_validates(validate: Callable[[Path], None], given_one: Measurement) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -325,6 +325,16 @@ def test_a_link_inside_the_store_takes_no_result_out_of_it(store: Store, tmp_pat
     with pytest.raises(PunaError, match="link"):
         store.add(measurement())
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_store_whose_data_are_a_link_is_not_read(store: Store, tmp_path: Path) -> None:
+    store.add(measurement())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "data").symlink_to(store.folder / "data")
+    with pytest.raises(PunaError, match="is a link"):
+        Store(tmp_path / "other").results()
+    (tmp_path / "same").symlink_to(store.folder)  # a link to the whole store is the user's own choice
+    assert len(Store(tmp_path / "same").results()) == 1
 
 
 def test_a_moved_result_is_refused(store: Store) -> None:

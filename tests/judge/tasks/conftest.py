@@ -43,7 +43,9 @@ def rule_model() -> Any:
     from lm_eval.api.model import LM
 
     class RuleModel(LM):
-        def __init__(self, say: Callable[[str], str] = lambda context: "", rule: Callable[..., float] = likelihood) -> None:
+        def __init__(
+            self, say: Callable[[str], str] = lambda context: "", rule: Callable[..., float] = likelihood
+        ) -> None:
             super().__init__()
             self.say, self.rule = say, rule
             self.asked: list[tuple[Any, ...]] = []
@@ -62,3 +64,9 @@ def rule_model() -> Any:
             return [self.say(request.args[0]) for request in requests]
 
     return RuleModel
+
+
+@pytest.fixture(scope="session")
+def rule() -> Callable[[str, str], float]:
+    """The rule itself, for scores by hand."""
+    return likelihood

@@ -85,7 +85,9 @@ def first(data: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
 def test_arc_with_a_train_split_is_lm_evals_own(first: Any, tmp_path: Path) -> None:
     items = first("llm_foundry/arc_challenge", 10)
     train = first("llm_foundry/arc_easy", 200, to="llm_foundry/arc_challenge_train")  # stands for the train split
-    theirs = official("arc/arc_challenge.yaml", {"train": arc(train), "test": arc(items)}, num_fewshot=25, validation_split=None)
+    theirs = official(
+        "arc/arc_challenge.yaml", {"train": arc(train), "test": arc(items)}, num_fewshot=25, validation_split=None
+    )
     (mine,) = ours("arc_challenge", tmp_path).values()
     requests = asked(mine)
     assert requests == asked(theirs) and len(requests) == 40
@@ -137,7 +139,11 @@ def test_cmmlu_is_lm_evals_own(first: Any, tmp_path: Path) -> None:
 
     def published(rows: list[dict[str, Any]], subject: str) -> list[dict[str, Any]]:
         return [
-            {"Question": row["question"], **dict(zip("ABCD", row["choices"], strict=True)), "Answer": "ABCD"[row["answer"]]}
+            {
+                "Question": row["question"],
+                **dict(zip("ABCD", row["choices"], strict=True)),
+                "Answer": "ABCD"[row["answer"]],
+            }
             for row in rows
             if row["subject"] == subject
         ]

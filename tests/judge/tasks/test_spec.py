@@ -30,7 +30,13 @@ def told(tmp_path: Path, text: str) -> str:
 def test_a_short_file_is_a_task(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(GOOD)
     spec = read_spec(tmp_path / "mine.yaml")
-    assert (spec.task, spec.data, spec.metrics, spec.shots, spec.folder) == ("mine", ("mine.jsonl",), ("acc",), 0, tmp_path)
+    assert (spec.task, spec.data, spec.metrics, spec.shots, spec.folder) == (
+        "mine",
+        ("mine.jsonl",),
+        ("acc",),
+        0,
+        tmp_path,
+    )
     assert spec.typed == str(tmp_path / "mine.yaml")
 
 
@@ -115,7 +121,14 @@ def test_the_bundled_tasks_are_sound_and_say_where_they_are_from() -> None:
     }  # fmt: skip
     for spec in specs:
         if spec.kind not in ("quiz", "remote"):
-            assert spec.title and spec.source and spec.licence and spec.where and spec.folder is None and spec.typed == spec.task
+            assert (
+                spec.title
+                and spec.source
+                and spec.licence
+                and spec.where
+                and spec.folder is None
+                and spec.typed == spec.task
+            )
     protocol = {spec.task: (spec.shots, spec.metrics[0]) for spec in specs}
     assert {name: protocol[name] for name in catalog.GROUPS["leaderboard"]} == {
         "arc_challenge": (25, "acc_norm"), "hellaswag": (10, "acc_norm"), "mmlu": (5, "acc"), "truthfulqa_mc2": (0, "mc2"),
@@ -124,15 +137,25 @@ def test_the_bundled_tasks_are_sound_and_say_where_they_are_from() -> None:
 
 
 def test_names(tmp_path: Path) -> None:
-    assert [spec.task for spec in catalog.find_tasks(["leaderboard", "blimp", "mmlu"])] == [*catalog.GROUPS["leaderboard"], "blimp"]
+    assert [spec.task for spec in catalog.find_tasks(["leaderboard", "blimp", "mmlu"])] == [
+        *catalog.GROUPS["leaderboard"],
+        "blimp",
+    ]
     (tmp_path / "mine.yaml").write_text(GOOD)
     (tmp_path / "text.md").write_text("x")
     mine, beside = catalog.find_tasks([str(tmp_path / "mine.yaml")]), catalog.find_tasks(["mine.yaml"], tmp_path)
     assert mine[0].folder == beside[0].folder == tmp_path
     text, remote = catalog.find_tasks([f"text:{tmp_path / 'text.md'}", "lm_eval:pubmedqa"])
     assert (text.kind, text.task, text.typed) == ("text", "text.text.md", f"text:{tmp_path / 'text.md'}")
-    assert (remote.kind, remote.task, remote.data, remote.typed) == ("remote", "lm_eval.pubmedqa", ("pubmedqa",), "lm_eval:pubmedqa")
-    with pytest.raises(PunaError, match=r"no task 'helaswag' \(did you mean hellaswag\?\), no task 'qwxyz'; there are arc_challenge"):
+    assert (remote.kind, remote.task, remote.data, remote.typed) == (
+        "remote",
+        "lm_eval.pubmedqa",
+        ("pubmedqa",),
+        "lm_eval:pubmedqa",
+    )
+    with pytest.raises(
+        PunaError, match=r"no task 'helaswag' \(did you mean hellaswag\?\), no task 'qwxyz'; there are arc_challenge"
+    ):
         catalog.find_tasks(["helaswag", "mmlu", "qwxyz"])
     with pytest.raises(PunaError, match="no such file"):
         catalog.find_tasks([str(tmp_path / "none.yaml")])

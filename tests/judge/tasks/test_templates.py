@@ -77,7 +77,9 @@ def test_a_mistake_says_what(source: str, told: str) -> None:
         Template(source).render(ROW)
 
 
-@pytest.mark.parametrize("source", ["{{ cs }}", "cs) }} {{ (q", "a b", "missing", "cs.missing", "cs +", "q.__class__", "cs | list"])
+@pytest.mark.parametrize(
+    "source", ["{{ cs }}", "cs) }} {{ (q", "a b", "missing", "cs.missing", "cs +", "q.__class__", "cs | list"]
+)
 def test_no_expression(source: str) -> None:
     with pytest.raises(TemplateMistake):
         Expression(source).value(ROW)

@@ -51,11 +51,12 @@ class Answers:
         with self._mistakes():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._data = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)
-            try:
+        try:
+            with self._mistakes():
                 self._prepare()
-            except BaseException:
-                self._data.close()
-                raise
+        except BaseException:
+            self._data.close()
+            raise
 
     def _prepare(self) -> None:
         """Make the table in a new file; refuse another program's, or another version's."""

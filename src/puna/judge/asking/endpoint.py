@@ -13,13 +13,13 @@ server puts no begin token there, and no `bos` is given, that token is left out,
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from puna.errors import PunaError
 from puna.files import canonical_json
 from puna.judge.asking.answers import answer_key
+from puna.judge.asking.listing import find_model
 from puna.judge.asking.replies import first_choice, first_of, total
 from puna.judge.asking.rolling import rolling_likelihood
 from puna.judge.asking.ways import COMPLETIONS, Teller
@@ -31,8 +31,11 @@ WORKERS = 4  # requests at once: enough to keep a server's batch filled, few eno
 MAX_TOKENS = 256  # of a written answer where the task names no length (lm_eval's own default)
 _STOPS = 4  # the most that OpenAI's API takes; further ones are applied to what comes back
 _LONGEST_STOP_LIST = 64
-_SHOWN_MODELS = 10
-_CUT_SHARE, _MOST_CUTS = 8, 60  # of a text that is too long an eighth goes each time
+_CUT_SHARE, _MOST_CUTS, _SPARE = (
+    12,
+    90,
+    1.15,
+)  # of a text that is too long a twelfth goes each time, once it is near what fits
 UNSEEN = "asked over HTTP: its weights were not seen, and what answers there may change"
 T = TypeVar("T")
 Pair = tuple[str, str]
@@ -59,14 +62,6 @@ class _Memory(dict[str, Any]):
         self[key] = value
 
     def flush(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What the server's /models says of one model."""
-
-    name: str
-    context: int | None = None
 
 
 class RemoteModel:
@@ -165,7 +160,8 @@ class RemoteModel:
             except Refused as refused:
                 if not _is_too_long(refused) or cut >= len(context):
                     raise
-                cut = min(len(context), cut + max(1, (len(context) - cut + len(continuation)) // _CUT_SHARE))
+                more = self._cut(context[cut:] + continuation, 0, self._teller.count, again=cut > 0)
+                cut = min(len(context), cut + more)
                 continue
             left = len(context) - cut + len(continuation)
             return [nats, greedy, unscored, -(-cut * tokens // left)]
@@ -210,16 +206,37 @@ class RemoteModel:
             except Refused as refused:
                 if self.chat or not _is_too_long(refused) or cut >= len(prompt) - 1:
                     raise
-                cut = min(len(prompt) - 1, cut + max(1, (len(prompt) - cut) // _CUT_SHARE))
+                more = self._cut(prompt[cut:], settings["max_tokens"], self._count_of_prompt, again=cut > 0)
+                cut = min(len(prompt) - 1, cut + more)
                 continue
             if not isinstance(text, str):
                 raise PunaError("the reply holds no text", where=self.wire.endpoint.host)
             ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-            return [
-                text[: min(ends, default=len(text))],
-                -(-cut * _prompt_tokens(reply, prompt[cut:]) // max(1, len(prompt) - cut)),
-            ]
+            left, tokens = max(1, len(prompt) - cut), _prompt_tokens(reply, prompt[cut:])
+            return [text[: min(ends, default=len(text))], -(-cut * tokens // left)]
         raise PunaError("refuses a prompt as too long however much of it is cut", where=self.wire.endpoint.host)
+
+    def _cut(self, text: str, room: int, count: Callable[[str], int], again: bool) -> int:
+        """How many characters of a refused text go next: down to a little more than fits, then a share each time.
+
+        By the text alone, never by what was asked before it, so that the same text is always cut at the same place. `room`: tokens
+        that the answer needs. `count`: the tokens of a text that is short enough.
+        """
+        share = max(1, len(text) // _CUT_SHARE)
+        if self.context is None or again:
+            return share
+        fits = max(1, self.context - room)
+        tail = text[-fits:]  # in most scripts a token has at least one character
+        try:
+            tokens = count(tail)
+        except Refused:
+            return share
+        return max(share, len(text) - int(_SPARE * fits * len(tail) / max(1, tokens)))
+
+    def _count_of_prompt(self, text: str) -> int:
+        """Tokens of a text by the server's own bill."""
+        body = {"model": self.model, "prompt": text, "max_tokens": 1, "temperature": 0}
+        return _prompt_tokens(self.wire.post(COMPLETIONS, body), text)
 
     def _each(self, title: str, kind: str, asked: Sequence[Any], ask: Callable[[Any], list[Any]]) -> list[list[Any]]:
         """`ask` of each, several at once, the longest first; what was asked before is not asked again.
@@ -254,38 +271,6 @@ class RemoteModel:
         self._kept.flush()
         self.progress.finish()
         return [found[key] for key in keys]
-
-
-def find_model(wire: Wire) -> Listed:
-    """The model that the endpoint names, as /models lists it. Raises `PunaError` with the names there are where it is not listed.
-
-    A server without /models is taken at the user's word.
-    """
-    asked, host = wire.endpoint.model, wire.endpoint.host
-    try:
-        rows = wire.get("/models").get("data")
-    except Refused as refused:
-        if refused.status not in (404, 405, 501) or not asked:
-            raise
-        return Listed(asked)
-    listed = (
-        {row["id"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
-        if isinstance(rows, list)
-        else {}
-    )
-    if not asked and len(listed) == 1:
-        asked = next(iter(listed))
-    if asked in listed:
-        return Listed(asked, _context_of(listed[asked]))
-    if asked and not listed:
-        return Listed(asked)
-    names = ", ".join(_short(name) for name in sorted(listed)[:_SHOWN_MODELS]) + (
-        ", ..." if len(listed) > _SHOWN_MODELS else ""
-    )
-    what = f"has no model {_short(asked)!r}" if asked else "has several models" if listed else "names no model"
-    raise PunaError(
-        what, where=host, mend=f"write one of them behind a #: {names}" if listed else "write its name behind a #"
-    )
 
 
 def connect(endpoint: Endpoint, key: str | None, **more: Any) -> RemoteModel:
@@ -372,17 +357,6 @@ def _prompt_tokens(reply: Mapping[str, Any], prompt: str) -> int:
     usage = reply.get("usage")
     told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return told if type(told) is int and 0 < told <= 4 * len(prompt) + 8 else -(-len(prompt) // 4)
-
-
-def _context_of(row: Mapping[str, Any]) -> int | None:
-    """A model's context in tokens by the names that servers give it; llama.cpp tells only what the model was trained with."""
-    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
-    told = [row.get("max_model_len"), row.get("context_length"), row.get("context_window"), (meta or {}).get("n_ctx")]
-    return next((value for value in told if type(value) is int and value > 1), None)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 80 else name[:79] + "…"
 
 
 def _note(counts: dict[Pair | str, int], what: Pair | str, count: int) -> None:

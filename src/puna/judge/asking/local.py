@@ -280,8 +280,6 @@ class PunaLM(TemplateLM):
             prompts.append(ids[-room:] or [self.prefix_token_id])
         config = self.engine.config.eos_token_id
         ends = {*(config if isinstance(config, list) else [config]), self.eot_token_id}
-        if self.engine.chats:
-            ends |= self.engine.stop_ids
         behind = [max((len(ids) for ids in self._tokens.encode_batch(stop)), default=0) + 2 for stop in stops]
 
         def whole(number: int, ids: Ids) -> bool:

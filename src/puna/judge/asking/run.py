@@ -21,7 +21,7 @@ from puna.judge.measured import Item, Measurement, ModelFacts, Settings, TaskFac
 from puna.judge.store.store import Store, StoredResult
 from puna.judge.tasks.catalog import find_tasks
 from puna.judge.tasks.harness import evaluate, lm_eval_here, versions
-from puna.judge.tasks.quiz_task import QUIZ, ask_quiz, quiz_facts, read_quiz
+from puna.judge.tasks.quiz_task import QUIZ, Quiz, ask_quiz, read_quiz
 from puna.judge.tasks.reading import Task, read_task
 from puna.progress import QUIET, Progress
 
@@ -63,7 +63,7 @@ class Asked:
 
     typed: str
     task: Task | None
-    quiz: Path | None = None
+    quiz: Quiz | None = None
 
 
 @dataclass
@@ -106,7 +106,10 @@ def read_tasks(request: Request) -> list[Asked]:
     quizzes = [name for name in request.tasks if name.startswith(QUIZ)]
     specs = find_tasks([name for name in request.tasks if name not in quizzes], request.data)
     read = [Asked(spec.typed, read_task(spec, request.data, request.limit, request.seed)) for spec in specs]
-    return [*read, *(Asked(name, None, quiz_path(name, request.runs)) for name in quizzes)]
+    return [
+        *read,
+        *(Asked(name, None, read_quiz(quiz_path(name, request.runs), request.limit, request.seed)) for name in quizzes),
+    ]
 
 
 def quiz_path(name: str, runs: Path) -> Path:
@@ -155,7 +158,7 @@ def measure(model: Model, asked: Asked, request: Request, store: Store, progress
         facts: TaskFacts = asked.task.facts
         items = evaluate(model.lm, asked.task, progress, chat=request.chat)
     else:
-        facts, items = _quiz(model, asked, request, progress)
+        facts, items = _quiz(model, asked, progress)
     seconds = time.monotonic() - started
     contamination: dict[str, Any] = {}
     if model.origin.ledger is not None and facts.unit == "share":
@@ -192,11 +195,10 @@ def why_failed(items: Sequence[Item]) -> str | None:
     return f"{lost:,} of {len(items):,} items got no number: the model's output is not finite, or its context cannot hold them"
 
 
-def _quiz(model: Model, asked: Asked, request: Request, progress: Progress) -> tuple[TaskFacts, list[Item]]:
+def _quiz(model: Model, asked: Asked, progress: Progress) -> tuple[TaskFacts, list[Item]]:
     if model.engine is None or asked.quiz is None:
         raise PunaError("the quiz needs a model whose weights are here", where=asked.typed, mend="leave out this task")
-    quiz = read_quiz(asked.quiz, request.limit, request.seed)
-    return quiz_facts(quiz), ask_quiz(model.engine, quiz, progress)
+    return asked.quiz.facts, ask_quiz(model.engine, asked.quiz, progress)
 
 
 def _torch(engine: Engine | None) -> dict[str, str]:

@@ -48,6 +48,10 @@ class Teller:
             raise PunaError("tells the log-probabilities of some texts and not of others", where=self.host)
         return told
 
+    def count(self, text: str) -> int:
+        """The tokens of a text that the context can hold. Raises as `tell`."""
+        return len(self._ids(text)) if self.find_way() == "steps" else len(self.tell(text).tokens)
+
     def steps(self, context: str, continuation: str) -> Told:
         """The continuation's tokens by llama.cpp's own API: those that the whole has beyond what it shares with the context.
 

@@ -30,6 +30,7 @@ DIRTY = (
     CONTAMINATED  # share of an item's n-grams in one document of the training text from which the item counts as dirty
 )
 _NAMED = 1000  # found items that a report names
+_TEXT = {"before", "passage", "after"}  # is shown of the first document only: a result is to stay small
 _BETWEEN = 4000  # characters between question and answer that are taken for the task's own way of writing them
 
 
@@ -129,7 +130,10 @@ def _report(
         elif number not in undecidable:
             counts["unknown"] += 1
         if one is not None and one[0].share > 0:
-            where = [{**place.model_dump(), "corpus": one[1]} for place in one[0].places]
+            where = [
+                {**place.model_dump(exclude=_TEXT if after else None), "corpus": one[1]}
+                for after, place in enumerate(one[0].places)
+            ]
             found.append({"id": item.id, "subtask": item.subtask, "share": one[0].share, "verdict": verdict(one[0].share),
                           "documents": one[0].documents, "places": where})  # fmt: skip
         elif one is not None and one[0].near > 0:

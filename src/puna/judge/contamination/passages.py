@@ -28,7 +28,7 @@ from puna.reading import MAX_JSON, find_inside, read_bytes
 
 _VERSION = 1
 _NAMED = 3  # documents that are named for an item, those that hold most of it
-_PASSAGE, _AROUND = 600, 120  # characters of a passage that are kept, and on either side of it
+_PASSAGE, _AROUND = 400, 80  # characters of a passage that are kept, and on either side of it
 _BATCH_ROWS, _BATCH_CHARS = 256, 4 << 20
 _TALKS = 500
 

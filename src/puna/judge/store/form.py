@@ -108,7 +108,7 @@ def record_of(measurement: Measurement, details: Details, summary: Summary, now:
         schema_version=VERSION,
         evaluation_id=name,
         evaluation_timestamp=origin.date or None if origin else moment,
-        retrieved_timestamp=str(int(now)),
+        retrieved_timestamp=f"{now:.6f}".rstrip("0").rstrip("."),  # of two results in one second, one is newer
         source_metadata=_source(measurement),
         eval_library=EvalLibrary(
             name="lm_eval" if "lm_eval" in measurement.harness else "puna" if measurement.harness else "unknown",

@@ -14,7 +14,7 @@ Two tables, made in memory from the verified results alone:
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,11 +65,11 @@ def ask(
         _check(base, duckdb, sql)
         results = store.results(problems, older=older)
         # Loaded while Python's objects may still be seen; then everything outside is closed for good.
-        _load(base, "results", pa.Table.from_pylist([_result_row(one) for one in results], schema=_RESULTS))
-        _load(base, "items", None)
+        base.from_arrow(pa.Table.from_pylist([_result_row(one) for one in results], schema=_RESULTS)).create("results")
+        base.from_arrow(_ITEMS.empty_table()).create("items")
         if re.search(r"\bitems\b", sql, re.IGNORECASE):
             for one in results:
-                _append(base, pa.Table.from_pylist(list(_item_rows(one)), schema=_ITEMS))
+                base.from_arrow(_item_table(one)).insert_into("items")
         for setting in (
             "enable_external_access=false",
             "python_enable_replacements=false",
@@ -126,18 +126,6 @@ def _check(base: Any, duckdb: Any, sql: str) -> None:
         raise PunaError("must be one SELECT", where="SQL", mend="results and items are read, never written")
 
 
-def _load(base: Any, name: str, table: pa.Table | None) -> None:
-    base.register("loaded", _ITEMS.empty_table() if table is None else table)
-    base.execute(f"CREATE TABLE {name} AS SELECT * FROM loaded")  # noqa: S608 - `name` is one of two words above
-    base.unregister("loaded")
-
-
-def _append(base: Any, table: pa.Table) -> None:
-    base.register("loaded", table)
-    base.execute("INSERT INTO items SELECT * FROM loaded")
-    base.unregister("loaded")
-
-
 def _result_row(one: StoredResult) -> dict[str, Any]:
     model, task, summary = one.model, one.task, one.summary
     low, high = summary.interval if summary.interval is not None else (None, None)
@@ -172,26 +160,21 @@ def _result_row(one: StoredResult) -> dict[str, Any]:
     }
 
 
-def _item_rows(one: StoredResult) -> Iterator[dict[str, Any]]:
-    for item in one.items():
-        yield {
-            "result": one.id,
-            "model": one.model.name,
-            "task": one.task.name,
-            "item": item.id,
-            "subtask": item.subtask,
-            "cluster": item.cluster,
-            "question": item.question,
-            "prompt": item.prompt,
-            "choices": list(item.choices),
-            "target": target_texts(item),
-            "answer": answer_text(item),
-            "score": item.score,
-            "weight": item.weight,
-            "truncated": item.truncated,
-            "tie": item.tie,
-            "dirty": item.dirty,
-        }
+def _item_table(one: StoredResult) -> pa.Table:
+    items = one.items()
+    columns: dict[str, list[Any]] = {
+        "result": [one.id] * len(items),
+        "model": [one.model.name] * len(items),
+        "task": [one.task.name] * len(items),
+        "item": [item.id for item in items],
+        "choices": [list(item.choices) for item in items],
+        "target": [target_texts(item) for item in items],
+        "answer": [answer_text(item) for item in items],
+    }
+    for name in _ITEMS.names:
+        if name not in columns:
+            columns[name] = [getattr(item, name) for item in items]
+    return pa.Table.from_pydict(columns, schema=_ITEMS)
 
 
 def _shown(value: Any) -> str:

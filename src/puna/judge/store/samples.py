@@ -153,7 +153,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 def strict_json(text: str) -> Any:
     """The value of a JSON text. Raises `ValueError` for NaN, infinities and names that stand twice in one object."""
-    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once, parse_float=_finite)
+    return _STRICT.decode(text)
 
 
 def mistakes(error: ValidationError, limit: int = 8) -> str:
@@ -180,3 +180,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return value
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once, parse_float=_finite)

@@ -244,7 +244,7 @@ class Store:
             record.model_info.additional_details["puna.model"], record.eval_library.additional_details or {}
         )
         place = f"{folder_of(facts.measurement.model, facts.measurement.task)}/{name}.json"
-        if path.absolute() != (self.folder / place).absolute():
+        if os.path.abspath(path) != os.path.abspath(self.folder / place):
             raise PunaError(
                 "stands in another place than its content says", where=str(path), mend=f"move it to {place}"
             )
@@ -275,7 +275,11 @@ class Store:
 
     def _records(self) -> Iterator[Path | PunaError]:
         """Every file that should be a record, and a refusal for whatever should not be there. In the order of paths."""
-        yield from _walk(self.folder / "data", 3, [0])
+        data = self.folder / "data"
+        if data.is_symlink():
+            yield PunaError("is a link: the store has none", where=str(data), mend="put the folder itself there")
+        else:
+            yield from _walk(data, 3, [0])
 
 
 def newest(results: Iterable[StoredResult]) -> list[StoredResult]:

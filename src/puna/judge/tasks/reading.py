@@ -181,8 +181,20 @@ def _facts(
         unit="bits per byte" if text else "share", chance=chance,
         chances=known if spec.chance is None and len(by_subtask) > 1 else {}, shots=spec.shots, language=spec.language,
         aggregate=spec.aggregate, digest=spec_digest(spec), data_digest=texts_digest(texts), items_in_all=count,
-        source=spec.source, licence=spec.licence, notes=(*spec.notes, *([_NOTE_ITEMS] if from_items else [])),
+        source=spec.source, licence=spec.licence, notes=(*spec.notes, *_notes(spec, len(by_subtask), from_items)),
     )  # fmt: skip
+
+
+def _notes(spec: TaskSpec, subtasks: int, from_items: bool) -> list[str]:
+    fewer = spec.subtasks is not None and subtasks < spec.subtasks
+    return [
+        *(
+            [f"Of the published {spec.subtasks} subtasks {subtasks} are there, and the score is of these."]
+            if fewer
+            else []
+        ),
+        *([_NOTE_ITEMS] if from_items else []),
+    ]
 
 
 def _chance(docs: Sequence[Doc]) -> float | None:

@@ -18,6 +18,7 @@ from puna.reading import read_text
 from puna.recipe.mistakes import Mistake
 
 MOST_TOLD = 50
+_DEEPEST = 8
 LARGEST_FILE = 64 << 10  # bytes of a task file
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TEMPLATES = ("description", "query", "continuation", "answer", "fewshot_answer", "text", "question")
@@ -125,6 +126,7 @@ class TaskSpec(_Table):
     also: Texts = ()  # other metrics
     chance: float | None = Field(None, ge=0, le=1)
     aggregate: Literal["items", "subtasks"] = "items"
+    subtasks: StrictInt | None = Field(None, ge=1)  # how many the published task has: where fewer are there, it is told
     extract: tuple[Extract, ...] = Field((), max_length=10)  # the first one counts, the others are told beside it
     ignore: Texts = ()  # regular expressions whose matches are taken out of both answers before they are compared
     ignore_case: bool = False
@@ -193,9 +195,14 @@ def _load(path: Path) -> dict[str, Any]:
 
     text = read_text(path, LARGEST_FILE)
     try:
-        # An alias may stand for a thousand others, each of a thousand: none is needed in a file this short.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise PunaError("uses a YAML alias (*name)", where=str(path), mend="write it out")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            # An alias may stand for a thousand others, each of a thousand: none is needed in a file this short.
+            if isinstance(event, yaml.AliasEvent):
+                raise PunaError("uses a YAML alias (*name)", where=str(path), mend="write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:  # time grows with the square of the depth: 9,000 brackets take a minute
+                raise PunaError("is no plain YAML (lists in lists in lists)", where=str(path))
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

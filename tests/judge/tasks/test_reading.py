@@ -1,0 +1,225 @@
+"""Items read from files: stable, sampled by seed, and everything broken named with its line."""
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from puna.errors import PunaError
+from puna.judge.tasks import catalog
+from puna.judge.tasks.reading import Task, read_task, text_task
+from puna.judge.tasks.spec import TaskSpec, read_spec
+
+ROWS = [
+    {"q": f"问题 <script>{n}</script>?", "o": [f"a{n}", "b", f"c{n}"], "right": n % 3, "s": f"S{n % 2}"}
+    for n in range(40)
+]
+
+
+def spec_of(tmp_path: Path, **more: Any) -> TaskSpec:
+    import yaml
+
+    values = {
+        "task": "mine",
+        "kind": "choices",
+        "data": "mine.jsonl",
+        "query": "{{ q }}",
+        "choices": "o",
+        "gold": "right",
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**values, **more}, allow_unicode=True))
+    return read_spec(tmp_path / "mine.yaml")
+
+
+def test_items_have_stable_ids_and_their_text_unchanged(tmp_path: Path, jsonl: Any) -> None:
+    jsonl("mine.jsonl", ROWS)
+    task = read_task(spec_of(tmp_path), None)
+    assert [doc.id for doc in task.docs[:2]] == ["mine:1", "mine:2"]
+    assert task.docs[3].query == task.docs[3].question == "问题 <script>3</script>?"
+    assert (task.docs[4].choices, task.docs[4].gold) == (("a4", "b", "c4"), (1,))
+    assert task.facts.chance == pytest.approx(1 / 3) and task.facts.items_in_all == 40 and task.counts == {"": 40}
+    named = read_task(spec_of(tmp_path, id="q", subtask="s", aggregate="subtasks"), None)
+    assert named.docs[0].id == "S0:问题 <script>0</script>?" and named.counts == {"S0": 20, "S1": 20}
+    assert named.facts.chances == pytest.approx({"S0": 1 / 3, "S1": 1 / 3})
+
+
+def test_a_limit_is_a_sample_by_seed_that_only_grows(tmp_path: Path, jsonl: Any) -> None:
+    jsonl("mine.jsonl", ROWS)
+    spec = spec_of(tmp_path)
+    ids = {n: [doc.id for doc in read_task(spec, None, n).docs] for n in (5, 12, 40)}
+    assert len(ids[5]) == 5 and set(ids[5]) < set(ids[12]) < set(ids[40])
+    assert ids[12] == sorted(ids[12], key=lambda name: int(name.split(":")[1]))
+    assert ids[5] != [doc.id for doc in read_task(spec, None, 5, seed=2).docs]
+    assert ids[12] == [doc.id for doc in read_task(spec, None, 12).docs]
+    parts = read_task(spec_of(tmp_path, subtask="s"), None, 5)
+    assert [doc.subtask for doc in parts.docs] == ["S0"] * 5 + ["S1"] * 5
+    with pytest.raises(PunaError, match="a limit of 0"):
+        read_task(spec, None, 0)
+
+
+def test_every_packing_gives_the_same_items_and_digest(tmp_path: Path, jsonl: Any) -> None:
+    plain = jsonl("mine.jsonl", ROWS)
+    data = plain.read_bytes()
+    first = read_task(spec_of(tmp_path), None)
+    plain.unlink()
+    packed: dict[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress,
+    }  # fmt: skip
+    for ending, pack in packed.items():
+        path = tmp_path / f"mine.jsonl{ending}"
+        path.write_bytes(pack(data))
+        again = read_task(spec_of(tmp_path), None)
+        assert [doc.query for doc in again.docs] == [doc.query for doc in first.docs]
+        assert [doc.id for doc in again.docs] == [doc.id for doc in first.docs]
+        assert again.facts.data_digest == first.facts.data_digest
+        path.unlink()
+
+
+def test_csv_and_json(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text('q,A,B,right\n"one, two",x,y,B\nthree,"a\nb",c,A\n')
+    spec = spec_of(tmp_path, data="mine.csv", choices=["{{ A }}", "{{ B }}"])
+    docs = read_task(spec, None).docs
+    assert [(doc.query, doc.choices, doc.gold) for doc in docs] == [
+        ("one, two", ("x", "y"), (1,)),
+        ("three", ("a\nb", "c"), (0,)),
+    ]
+    (tmp_path / "mine.json").write_text('{"version": 1, "data": [{"q": "?", "o": ["x", "y"], "right": "y"}]}')
+    assert read_task(spec_of(tmp_path, data="mine.json"), None).docs[0].gold == (1,)
+    (tmp_path / "mine.csv").write_text("q,A,B,right\nx,y\n")
+    with pytest.raises(PunaError, match="another number of fields"):
+        read_task(spec, None)
+
+
+def test_missing_files_are_all_named(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, data=["a.jsonl", "more/*.jsonl"], fewshot="dev.jsonl", shots=2, where="ask Ada for them")
+    with pytest.raises(PunaError) as error:
+        read_task(spec, None)
+    told = error.value.line()
+    for part in ("a.jsonl", "more/*.jsonl", "dev.jsonl", str(tmp_path), "ask Ada for them"):
+        assert part in told
+    with pytest.raises(PunaError, match="give --data DIR"):
+        read_task(catalog.bundled_task("mmlu"), None)
+    with pytest.raises(
+        PunaError, match=r"mmlu: mmlu/test.jsonl, mmlu/dev.jsonl are not there .* published test and dev"
+    ):
+        read_task(catalog.bundled_task("mmlu"), tmp_path)
+
+
+def test_broken_items_are_all_named_with_their_lines(tmp_path: Path, jsonl: Any) -> None:
+    good = {"q": "?", "o": ["x", "y"], "right": 0}
+    bad = [
+        ({"right": 2}, "gold 2 is out of range: there are 2 choices"), ({"right": -1}, "gold -1 is out of range"),
+        ({"right": "z"}, "gold 'z' is no"), ({"right": True}, "gold 'True' is no"), ({"right": None}, "gold 'None'"),
+        ({"right": []}, "has no right choice"), ({"o": []}, "has no choices"), ({"o": ["x"]}, "has 1 choice"),
+        ({"o": ["x", " "]}, "choice 1 is empty"), ({"o": "xy"}, "choices is no list"), ({"o": [1, 2]}, "choices is no list"),
+        ({"q": "\ud800"}, "holds half of a surrogate pair"), ({"q": ["?"]}, "query: a list"), ({"q": None}, "query: a list, a table or nothing"),
+    ]  # fmt: skip
+    import json
+
+    lines = [good, *({**good, **change} for change, _ in bad)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    with pytest.raises(PunaError) as error:
+        read_task(spec_of(tmp_path), None)
+    told = error.value.line()
+    assert told.startswith("mine: 14 broken items: ")
+    for number, (_, says) in enumerate(bad, 2):
+        assert f"mine.jsonl:{number}: {says}" in told
+
+
+def test_template_mistakes_on_the_first_row_are_all_told(tmp_path: Path, jsonl: Any) -> None:
+    jsonl("mine.jsonl", ROWS)
+    with pytest.raises(PunaError) as error:
+        read_task(spec_of(tmp_path, query="{{ question }}", gold="label", cluster="passage"), None)
+    told = error.value.line()
+    assert told.startswith("mine on ") and "mine.jsonl:1: 3 mistakes: " in told
+    assert all(f"'{name}' is undefined" in told for name in ("question", "label", "passage"))
+
+
+def test_other_bad_files(tmp_path: Path, jsonl: Any) -> None:
+    path = jsonl("mine.jsonl", [*ROWS[:2], ["no", "row"]])
+    with pytest.raises(PunaError, match="mine.jsonl:3: is no row"):
+        read_task(spec_of(tmp_path), None)
+    path.write_text('{"q": 1')
+    with pytest.raises(PunaError, match="mine.jsonl:1: is not valid JSON"):
+        read_task(spec_of(tmp_path), None)
+    path.write_text("\n")
+    with pytest.raises(PunaError, match="holds no items"):
+        read_task(spec_of(tmp_path), None)
+    path.write_bytes(b'{"q": "\xff"}')
+    with pytest.raises(PunaError, match="is no UTF-8"):
+        read_task(spec_of(tmp_path), None)
+    jsonl("mine.jsonl", [{**ROWS[0], "id": 7}, {**ROWS[1], "id": 7}])
+    with pytest.raises(PunaError, match="its id '7' stands twice"):
+        read_task(spec_of(tmp_path, id="id"), None)
+    with pytest.raises(PunaError, match="2 examples, and the task shows 2"):
+        read_task(spec_of(tmp_path, shots=2, fewshot_else="items"), None)
+    with pytest.raises(PunaError, match="stays inside its folder"):
+        read_task(spec_of(tmp_path, data="../*.jsonl"), None)
+    (tmp_path / "mine.txt").write_text("a\n1\nb\nc\n")
+    with pytest.raises(PunaError, match="4 lines, and an item has 6"):
+        read_task(spec_of(tmp_path, data="mine.txt", form="hellaswag"), None)
+    with pytest.raises(PunaError, match="plain text, which holds no rows"):
+        read_task(spec_of(tmp_path, data="mine.txt"), None)
+
+
+def test_digests_know_what_counts(tmp_path: Path, jsonl: Any) -> None:
+    jsonl("mine.jsonl", ROWS)
+    facts = read_task(spec_of(tmp_path), None).facts
+    same = read_task(spec_of(tmp_path, title="Other", notes=["x"]), None, 3).facts
+    assert (same.digest, same.data_digest) == (facts.digest, facts.data_digest)
+    assert read_task(spec_of(tmp_path, delimiter=""), None).facts.digest != facts.digest
+    jsonl("mine.jsonl", ROWS[:-1])
+    assert read_task(spec_of(tmp_path), None).facts.data_digest != facts.data_digest
+
+
+def test_boolq_items_of_a_passage_are_a_cluster(data: Path) -> None:
+    task = read_task(catalog.bundled_task("boolq"), data)
+    assert (len(task.docs), len({doc.cluster for doc in task.docs})) == (3270, 2938)
+    assert all(doc.question.startswith(doc.cluster) and "\nQuestion: " not in doc.cluster for doc in task.docs[:200])
+
+
+def test_notes_say_where_examples_are_from(data: Path, tmp_path: Path, jsonl: Any) -> None:
+    def from_others(task: Task) -> bool:
+        return any("from the other items" in note for note in task.facts.notes)
+
+    spec = catalog.bundled_task("winogrande")
+    assert from_others(read_task(spec, data, 5))
+    rows = [{"context_options": [f"x{n}", f"y{n}"], "continuation": "z", "gold": 0} for n in range(9)]
+    jsonl("llm_foundry/winogrande.jsonl", rows)
+    jsonl("llm_foundry/winogrande_train.jsonl", rows)
+    beside = read_task(spec, tmp_path, 5)
+    assert not from_others(beside) and len(beside.fewshot[""]) == 9
+    assert not from_others(read_task(catalog.bundled_task("gsm8k"), data, 1))
+    cmmlu = read_task(catalog.bundled_task("cmmlu"), data, 1)
+    assert cmmlu.facts.notes[-1].startswith("Of the published 67 subtasks 34 are there")
+
+
+def test_text_is_cut_at_paragraphs_and_nothing_is_left_out(tmp_path: Path, jsonl: Any) -> None:
+    text = "".join(f"第{n}段。" * 40 + "\n\n" for n in range(30)) + "word " * 900 + "\n \n" + "羊" * 3000
+    (tmp_path / "a.md").write_text(text, encoding="utf-8")
+    task = text_task([tmp_path / "a.md"])
+    assert "".join(doc.answers[0] for doc in task.docs) == text
+    sizes = [len(doc.answers[0].encode()) for doc in task.docs]
+    assert max(sizes) <= 2000 and sum(sizes) / len(sizes) > 1500
+    assert {doc.cluster for doc in task.docs} == {"a.md"} and task.docs[0].id == "a.md:1"
+    assert (task.facts.unit, task.facts.higher_is_better, task.facts.metric) == (
+        "bits per byte",
+        False,
+        "bits_per_byte",
+    )
+    rows = jsonl("b.jsonl", [{"text": "eins"}, {"text": "zwei"}])
+    both = text_task([tmp_path / "a.md", rows])
+    assert [(doc.id, doc.cluster) for doc in both.docs[-2:]] == [("b.jsonl:1", "b.jsonl"), ("b.jsonl:2", "b.jsonl")]
+    (named,) = catalog.find_tasks([f"text:{tmp_path / 'a.md'}"])
+    assert len(read_task(named, None).docs) == len(task.docs) and len(read_task(named, None, 3).docs) == 3
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(PunaError, match="holds no text"):
+        text_task([tmp_path / "empty.txt"])
+    jsonl("c.jsonl", [{"body": "x"}])
+    with pytest.raises(PunaError, match="c.jsonl:1: has no field text or content"):
+        text_task([tmp_path / "c.jsonl"])
