@@ -63,7 +63,9 @@ def make_model(name: str, folder: Path, texts: list[str]) -> None:
         return
     train_tokenizer(iter(texts), VOCAB, folder)
     tokens = Tokenizer.load(folder)
-    config = ModelConfig(vocab_size=tokens.vocab_size, eos_token_id=tokens.eos_id, pad_token_id=tokens.pad_id, **SHAPES[name])
+    config = ModelConfig(
+        vocab_size=tokens.vocab_size, eos_token_id=tokens.eos_id, pad_token_id=tokens.pad_id, **SHAPES[name]
+    )
     model = Decoder(config)
     model.init_weights(seed=5)
     save_model(model, config, folder)

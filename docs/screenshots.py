@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "board"))
 
-from browser import Browser, Page  # noqa: E402
+from browser import Browser, Page, settle  # noqa: E402
 
 MOST = 150_000  # bytes of one picture
 VIEWS = {  # name: (page, width, height, colours)
@@ -63,8 +63,7 @@ def main() -> None:
                 anchor = f"a={first}&b={second}&task={task}&differ=1"
             page.goto((given.site.resolve() / where).as_uri() + (f"#{anchor}" if anchor else ""))
             page.evaluate("document.fonts.ready.then(() => true)")
-            if name == "compare":
-                page.wait("!document.querySelector('#items[aria-busy]') && document.getElementById('said').textContent !== ''")
+            settle(page)
             if page.console or page.exceptions:
                 raise SystemExit(f"{where} reports: {page.console + page.exceptions}")
             picture = small(page)

@@ -265,6 +265,12 @@ class Page:
         self.browser.send("Target.closeTarget", targetId=self.target)
 
 
+def settle(page: Page) -> None:
+    """Waits until the board's list of items, where the page has one, has come."""
+    if page.evaluate("document.body.dataset.page") == "compare":
+        page.wait("!document.querySelector('#items[aria-busy]') && document.getElementById('said').textContent !== ''")
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing: the test's own output is what counts."""

@@ -169,7 +169,9 @@ def test_the_figures_of_each_token() -> None:
         mean = (p * logs).sum(-1)
         deviation = ((p * logs**2).sum(-1) - mean**2).sqrt()
         assert one.tokens is not None
-        assert one.tokens.logprobs == pytest.approx(logs.gather(-1, torch.tensor(continuation)[:, None])[:, 0].tolist(), abs=1e-4)
+        assert one.tokens.logprobs == pytest.approx(
+            logs.gather(-1, torch.tensor(continuation)[:, None])[:, 0].tolist(), abs=1e-4
+        )
         assert one.tokens.means == pytest.approx(mean.tolist(), abs=1e-4)
         assert one.tokens.deviations == pytest.approx(deviation.tolist(), abs=1e-4)
         assert sum(one.tokens.logprobs) == pytest.approx(one.loglikelihood, abs=1e-6)

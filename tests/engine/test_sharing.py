@@ -43,7 +43,8 @@ def test_the_runs_are_the_best_there_are(seed: int) -> None:
         for start in range(end - 1)
     }
     maximal = {  # a run that could grow without losing depth is no node of the tree
-        (start, end): value if _is_maximal(neighbours, start, end) else -1e9 for (start, end), value in everything.items()
+        (start, end): value if _is_maximal(neighbours, start, end) else -1e9
+        for (start, end), value in everything.items()
     }
     runs = best_runs(neighbours, gain)
     for run in runs:

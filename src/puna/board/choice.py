@@ -43,7 +43,7 @@ def presets(tasks: Sequence[Column], scores: Sequence[Sequence[Score | None]]) -
         counted = {own: sum(set(own) <= set(other) for other in has) for own in Counter(has) if own}
         common = max(counted, key=lambda own: (counted[own], len(own), [-t for t in own]))
     found = [Preset(id_, label, chosen) for id_, label, names in _KNOWN if (chosen := _named(tasks, usable, names))]
-    if usable:
+    if usable and all(set(preset.tasks) != set(usable) for preset in found):
         found.append(Preset("all", "all tasks", tuple(usable)))
     if common and all(set(preset.tasks) != set(common) for preset in found):
         found.insert(

@@ -28,7 +28,7 @@ from puna.errors import PunaError
 from puna.judge.store.store import StoredResult
 from puna.progress import QUIET, Progress
 
-_ALWAYS = ("static/theme.js", "static/board.js")
+_ALWAYS = ("static/board.js",)
 _TABLE = ("data/board.js", "static/words.js", "static/rank.js", "static/plots.js", "static/table.js")
 _COMPARE = ("data/board.js", "data/pairs.js", "static/words.js", "static/rank.js", "static/compare.js")
 SCRIPTS = {

@@ -98,6 +98,12 @@ def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) 
         rows.append(("precision, device", f"{settings.dtype}, {settings.device}"))
         sample = f"{settings.limit} by seed {settings.seed}" if settings.limit is not None else "all items"
         rows.append(("sample", sample))
+    digests = [
+        (name, value[:12])
+        for name, value in (("task", facts.digest), ("data", facts.data_digest), ("prompts", facts.prompt_digest))
+        if value
+    ]
+    rows += [(f"{name}, SHA-256 begins", value) for name, value in digests]
     if found.source_notes:
         rows.append(("published", shorten(found.source_notes, 300)))
     rows += [(f"version of {name}", version) for name, version in sorted(one.result.harness.items())]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def run_judge(
     models: list[str], tasks: list[str], *, data: Path | None, limit: int | None, seed: int, chat: bool, store: Path,
-    reproduce: str | None, imports: list[Path], export: Path | None, ask: str | None, batch_tokens: int, device: str | None,
-    fresh: bool, runs: Path, json: bool,
+    reproduce: str | None, imports: list[Path], of: str | None, unit: str | None, export: Path | None, ask: str | None,
+    context: int | None, batch_tokens: int, device: str | None, fresh: bool, runs: Path, json: bool,
 ) -> None:  # fmt: skip
     """Do one thing: judge, run a result again, import, export, or ask. Raises `PunaError` for a mistake of the user's."""
     from puna.judge.store.store import Store
@@ -40,7 +40,7 @@ def run_judge(
     if reproduce is not None:
         _reproduce(kept, reproduce, data, device, json)
     elif imports:
-        _import(kept, imports, json)
+        _import(kept, imports, of, unit, json)
     elif export is not None:
         _export(kept, export, json)
     elif ask is not None:
@@ -48,7 +48,7 @@ def run_judge(
     else:
         from puna.judge.asking.run import Request, judge_models
 
-        request = Request(tuple(tasks), data, limit, seed, chat, batch_tokens, device, runs, fresh)
+        request = Request(tuple(tasks), data, limit, seed, chat, batch_tokens, device, runs, fresh, context)
         results: list[StoredResult] = []
         with terminal_progress() as progress:
             for result in judge_models(models, request, kept, progress):
@@ -137,10 +137,10 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.6f}"
 
 
-def _import(store: "Store", paths: list[Path], json: bool) -> None:
+def _import(store: "Store", paths: list[Path], of: str | None, unit: str | None, json: bool) -> None:
     from puna.judge.store.importing import import_results
 
-    results = [result for path in paths for result in import_results(path, store)]
+    results = [result for path in paths for result in import_results(path, store, model=of, unit=unit)]
     if json:
         print_json({"store": str(store.folder), "results": [_object(result) for result in results]})
         return
@@ -152,10 +152,13 @@ def _export(store: "Store", folder: Path, json: bool) -> None:
     from puna.judge.store.exporting import export_eee, export_hf
 
     results = store.results()
-    written = [*export_eee(results, folder / "every_eval_ever"), *export_hf(results, folder / "eval_results")]
+    left_out: list[str] = []
+    written = [*export_eee(results, folder / "every_eval_ever"), *export_hf(results, folder / "eval_results", left_out)]
     if json:
-        print_json({"folder": str(folder), "files": [str(path) for path in written]})
+        print_json({"folder": str(folder), "files": [str(path) for path in written], "left_out": left_out})
         return
+    for line in left_out:
+        typer.echo(f"Not in .eval_results: {line}.")
     typer.echo(f"{len(results):,} results, {len(written):,} files in {folder}.")
 
 

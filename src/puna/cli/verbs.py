@@ -3,7 +3,7 @@
 import json as _json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import typer
 
@@ -73,9 +73,9 @@ _EXAMPLES = {
 
 
 def make(
-    recipe: Optional[Path] = _RECIPE,  # noqa: UP045  Typer reads Optional on every Python we support
+    recipe: Path | None = _RECIPE,
     set: list[str] = _SET,
-    until: Optional[str] = typer.Option(None, metavar="STAGE", help="Stop after this stage."),  # noqa: UP045
+    until: str | None = typer.Option(None, metavar="STAGE", help="Stop after this stage."),
     with_reference: bool = typer.Option(
         False, "--with-reference", help="Also train the plain recipe (AdamW, cosine) for the same minutes."
     ),
@@ -93,7 +93,7 @@ def new(
     text: list[Path] = typer.Option(
         [], metavar="PATH", show_default=False, help="A file or folder of your own text; may be repeated."
     ),
-    base: Optional[str] = typer.Option(None, metavar="MODEL", help="Open weights to start from."),  # noqa: UP045
+    base: str | None = typer.Option(None, metavar="MODEL", help="Open weights to start from."),
     size: str = typer.Option("4M", metavar="SIZE", help="Parameters to aim at, where there is no base: 4M, 60M, 1B."),
     minutes: float = typer.Option(8.0, metavar="N", help="Minutes of pretraining."),
     json: bool = _JSON,
@@ -104,7 +104,7 @@ def new(
     run_new(name, text=text, base=base, size=size, minutes=minutes, json=json)
 
 
-def plan(recipe: Optional[Path] = _RECIPE, set: list[str] = _SET, runs: Path = _RUNS,  # noqa: UP045
+def plan(recipe: Path | None = _RECIPE, set: list[str] = _SET, runs: Path = _RUNS,
          json: bool = _JSON) -> None:  # fmt: skip
     """Say what will run, its time, memory and disk."""
     from puna.cli.plan import run_plan
@@ -114,8 +114,8 @@ def plan(recipe: Optional[Path] = _RECIPE, set: list[str] = _SET, runs: Path = _
 
 def chat(
     model: str = typer.Argument(metavar="MODEL", help="A model folder, a .gguf or .bin file, or the name of a run."),
-    prompt: Optional[str] = typer.Option(None, "-p", "--prompt", metavar="TEXT", help="Answer this and end."),  # noqa: UP045
-    system: Optional[str] = typer.Option(None, metavar="TEXT", help="A system message."),  # noqa: UP045
+    prompt: str | None = typer.Option(None, "-p", "--prompt", metavar="TEXT", help="Answer this and end."),
+    system: str | None = typer.Option(None, metavar="TEXT", help="A system message."),
     temperature: float = typer.Option(0.7, metavar="N", help="How freely to draw; 0 takes the likeliest token."),
     max_tokens: int = typer.Option(256, metavar="N", help="The most tokens of a reply."),
     top_p: float = typer.Option(0.95, metavar="N", help="Keep the likeliest with this much probability."),
@@ -123,7 +123,7 @@ def chat(
     min_p: float = typer.Option(0.0, metavar="N", help="Keep what is this share as likely as the likeliest."),
     repetition_penalty: float = typer.Option(1.0, metavar="N", help="Above 1, repeats become less likely."),
     stop: list[str] = typer.Option([], metavar="TEXT", show_default=False, help="End before this; may be repeated."),
-    seed: Optional[int] = typer.Option(None, metavar="N", help="The same seed gives the same reply."),  # noqa: UP045
+    seed: int | None = typer.Option(None, metavar="N", help="The same seed gives the same reply."),
     runs: Path = _RUNS,
     json: bool = _JSON,
 ) -> None:
@@ -135,7 +135,7 @@ def chat(
 
 
 def judge(
-    models: Optional[list[str]] = typer.Argument(  # noqa: UP045
+    models: list[str] | None = typer.Argument(
         None, metavar="MODEL...", help="Model folders, .gguf or .bin files, names of runs, openai:URL#MODEL."
     ),
     task: list[str] = typer.Option(
@@ -146,21 +146,24 @@ def judge(
         show_default=False,
         help="leaderboard, small, mmlu, ...; my.yaml; text:FILE; quiz:RUN; lm_eval:NAME. May be repeated.",
     ),
-    data: Optional[Path] = typer.Option(None, metavar="DIR", help="The folder of the tasks' files."),  # noqa: UP045
-    limit: Optional[int] = typer.Option(None, metavar="N", help="At most N items of a task, or of each subtask."),  # noqa: UP045
+    data: Path | None = typer.Option(None, metavar="DIR", help="The folder of the tasks' files."),
+    limit: int | None = typer.Option(None, metavar="N", help="At most N items of a task, or of each subtask."),
     seed: int = typer.Option(1234, metavar="N", help="Which items a limit keeps, which examples are shown."),
     chat: bool = typer.Option(False, "--chat", help="Ask in the model's chat format."),
     store: Path = _STORE,
-    reproduce: Optional[str] = typer.Option(None, metavar="RESULT", help="Run a result again and compare."),  # noqa: UP045
+    reproduce: str | None = typer.Option(None, metavar="RESULT", help="Run a result again and compare."),
     import_: list[Path] = typer.Option(
         [], "--import", metavar="PATH", show_default=False, help="Others' results: lm_eval, .eval_results, EEE, CSV."
     ),
-    export: Optional[Path] = typer.Option(
-        None, metavar="FOLDER", help="Write the store for others (EEE, .eval_results)."
-    ),  # noqa: UP045
-    ask: Optional[str] = typer.Option(None, metavar="SQL", help="A question to the store: tables results and items."),  # noqa: UP045
+    of: str | None = typer.Option(None, metavar="MODEL", help="Whose results --import reads, where they do not say."),
+    unit: str | None = typer.Option(None, metavar="UNIT", help="share or percent, where --import's files do not say."),
+    export: Path | None = typer.Option(None, metavar="FOLDER", help="Write the store for others (EEE, .eval_results)."),
+    ask: str | None = typer.Option(None, metavar="SQL", help="A question to the store: tables results and items."),
+    context: int | None = typer.Option(
+        None, metavar="N", help="Tokens of an endpoint's context, where it is not told."
+    ),
     batch_tokens: int = typer.Option(8192, metavar="N", help="Tokens that are read at once."),
-    device: Optional[str] = typer.Option(None, metavar="NAME", help="cpu or cuda; the GPU where there is one."),  # noqa: UP045
+    device: str | None = typer.Option(None, metavar="NAME", help="cpu or cuda; the GPU where there is one."),
     fresh: bool = typer.Option(False, "--fresh", help="Ask again what was answered before."),
     runs: Path = _RUNS,
     json: bool = _JSON,
@@ -168,8 +171,8 @@ def judge(
     """Score models on tasks, with error bars, into a store."""
     from puna.cli.judge import run_judge
 
-    run_judge(models or [], task, data=data, limit=limit, seed=seed, chat=chat, store=store, reproduce=reproduce, imports=import_,
-              export=export, ask=ask, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
+    run_judge(models or [], task, data=data, limit=limit, seed=seed, chat=chat, store=store, reproduce=reproduce, imports=import_, of=of,
+              unit=unit, export=export, ask=ask, context=context, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
 
 
 def board(
@@ -191,12 +194,12 @@ def board(
 def convert(
     source: str = typer.Argument(metavar="SRC", help="A model folder, a .gguf or .bin file, or the name of a run."),
     target: Path = typer.Argument(metavar="DEST", help="x.gguf, x.bin (llama2.c), or a new folder (Hugging Face)."),
-    to: Optional[str] = typer.Option(None, metavar="KIND", help=_KINDS),  # noqa: UP045
+    to: str | None = typer.Option(None, metavar="KIND", help=_KINDS),
     shard_size: str = typer.Option("4GB", metavar="SIZE", help="The most that one file of a folder holds."),
-    calibrate: Optional[Path] = typer.Option(None, metavar="FILE", help="A text that 4-bit rounding goes by."),  # noqa: UP045
-    tokenizer: Optional[Path] = typer.Option(None, metavar="PATH", help="The tokenizer, where SRC has none beside it."),  # noqa: UP045
-    adapter: Optional[Path] = typer.Option(None, metavar="FOLDER", help="A LoRA or DoRA adapter (peft) to merge in."),  # noqa: UP045
-    text: Optional[Path] = typer.Option(None, metavar="FILE", help="Also measure bits per byte of this text."),  # noqa: UP045
+    calibrate: Path | None = typer.Option(None, metavar="FILE", help="A text that 4-bit rounding goes by."),
+    tokenizer: Path | None = typer.Option(None, metavar="PATH", help="The tokenizer, where SRC has none beside it."),
+    adapter: Path | None = typer.Option(None, metavar="FOLDER", help="A LoRA or DoRA adapter (peft) to merge in."),
+    text: Path | None = typer.Option(None, metavar="FILE", help="Also measure bits per byte of this text."),
     runs: Path = _RUNS,
     json: bool = _JSON,
 ) -> None:

@@ -69,7 +69,9 @@ def filled(path: Path, count: int = 400) -> Path:
     return path
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but long enough to have a header" * 9, b"SQLite format 3\0"])
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough to have a header" * 9, b"SQLite format 3\0"]
+)
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "answers"
     path.write_bytes(content)
@@ -161,7 +163,9 @@ def asked(folder: Path, kept: Path, progress: Progress = QUIET) -> tuple[int, li
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, small_folder: Path) -> None:
     command = [sys.executable, "-c", RUN, str(small_folder), str(tmp_path / "answers"), str(Path(__file__).parent)]
-    killed = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    killed = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     with Answers(tmp_path / "answers") as answers:
         kept = len(answers)

@@ -17,7 +17,28 @@ from puna.progress import Quiet
 
 Backend = Callable[[Path], Any]
 TOLERANCE = 1e-3  # nats
-WORDS = "once upon a time the little llama walks over high grass and wind sings with Lily 你好 世界 羊驼 草地".split()
+WORDS = [
+    "once",
+    "upon",
+    "a",
+    "time",
+    "the",
+    "little",
+    "llama",
+    "walks",
+    "over",
+    "high",
+    "grass",
+    "and",
+    "wind",
+    "sings",
+    "with",
+    "Lily",
+    "你好",
+    "世界",
+    "羊驼",
+    "草地",
+]
 
 
 def ask(lm: Any, kind: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -90,7 +111,9 @@ def test_whole_texts(folder: Path, backend: Backend) -> None:
     texts += [("你好，世界。羊驼走过高原的草地。" * 12,), ("",), texts[1]]
     ours, theirs = (ask(lm, "loglikelihood_rolling", texts) for lm in (PunaLM(engine), backend(folder)))
     for one, two in zip(ours, theirs, strict=True):
-        assert one == pytest.approx(two, rel=1e-6, abs=TOLERANCE)  # theirs is summed in fp32: a long text's last digits go
+        assert one == pytest.approx(
+            two, rel=1e-6, abs=TOLERANCE
+        )  # theirs is summed in fp32: a long text's last digits go
 
 
 def test_written_answers(folder: Path, backend: Backend) -> None:
@@ -104,7 +127,9 @@ def test_written_answers(folder: Path, backend: Backend) -> None:
     rows += [("你好，", {"until": ["。"], "max_gen_toks": 12}), rows[0]]
     lm = PunaLM(engine)
     assert ask(lm, "generate_until", rows) == ask(backend(folder), "generate_until", rows)
-    assert set(lm.truncated) == {context for context, given in rows if len(lm.tok_encode(context)) > engine.context - given["max_gen_toks"]}
+    assert set(lm.truncated) == {
+        context for context, given in rows if len(lm.tok_encode(context)) > engine.context - given["max_gen_toks"]
+    }
     assert lm.truncated
 
 
@@ -113,7 +138,11 @@ def test_a_chat(chat_folder: Path, backend: Backend) -> None:
     talks = [
         [{"role": "user", "content": "the llama walks?"}],
         [{"role": "system", "content": "你好"}, {"role": "user", "content": " grass \n"}],
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\n b"}, {"role": "user", "content": "wind?"}],
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "\n b"},
+            {"role": "user", "content": "wind?"},
+        ],
     ]
     rendered = [lm.apply_chat_template(talk) for talk in talks]
     assert rendered == [theirs.apply_chat_template(talk) for talk in talks]
@@ -194,7 +223,11 @@ def test_progress_and_kept_answers(small_folder: Path, tmp_path: Path) -> None:
     told = Told()
     with Answers(tmp_path / "answers") as answers:
         lm = PunaLM(engine, answers=answers, progress=told)
-        first = [ask(lm, "loglikelihood", rows), ask(lm, "loglikelihood_rolling", texts), ask(lm, "generate_until", written)]
+        first = [
+            ask(lm, "loglikelihood", rows),
+            ask(lm, "loglikelihood_rolling", texts),
+            ask(lm, "generate_until", written),
+        ]
     (title, total, unit), *updates, last = told.calls[: told.calls.index(()) + 1]
     assert (title, unit, last) == ("asking: log-likelihoods", "tokens", ()) and updates[-1] == (total,)
     with Answers(tmp_path / "answers") as answers:
@@ -215,7 +248,9 @@ def test_digests_tell_models_apart(small_folder: Path, chat_folder: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["arc_challenge", "hellaswag", "mmlu", "winogrande", "truthfulqa_mc2", "blimp", "gsm8k", "lambada"])
+@pytest.mark.parametrize(
+    "task", ["arc_challenge", "hellaswag", "mmlu", "winogrande", "truthfulqa_mc2", "blimp", "gsm8k", "lambada"]
+)
 def test_the_tasks_themselves(stories_folder: Path, chat_folder: Path, backend: Backend, task: str) -> None:
     """Real tasks, item by item: likelihoods, greedy, and the choice that is the likeliest but for ties within rounding."""
     from puna.judge.tasks.catalog import find_tasks
@@ -230,7 +265,9 @@ def test_the_tasks_themselves(stories_folder: Path, chat_folder: Path, backend: 
             built.build_all_requests(limit=None, rank=0, world_size=1)
         arguments = [one.args for one in built.instances]
         kind = built.instances[0].request_type
-        ours, theirs = (ask(lm, kind, arguments) for lm in (PunaLM(Engine.load(stories_folder, "cpu")), backend(stories_folder)))
+        ours, theirs = (
+            ask(lm, kind, arguments) for lm in (PunaLM(Engine.load(stories_folder, "cpu")), backend(stories_folder))
+        )
         if kind == "generate_until":
             assert ours == theirs
         else:

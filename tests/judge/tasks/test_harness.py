@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +233,42 @@ def test_an_unknown_lm_eval_name() -> None:
     (spec,) = catalog.find_tasks(["lm_eval:no_such_task_there"])
     with pytest.raises(PunaError, match="lm_eval knows no such task"):
         read_task(spec, None)
+
+
+def test_the_chat_format_takes_examples_as_turns(tmp_path: Path, jsonl: Any, rule_model: Any) -> None:
+    jsonl("mine.jsonl", [{"q": f"Q{n}", "o": ["a", "b"], "g": 0} for n in range(4)])
+
+    class Chat(rule_model):  # type: ignore[misc]
+        tokenizer_name = "chat"
+
+        def apply_chat_template(self, turns: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return "".join(f"<{one['role']}>{one['content']}" for one in turns) + "<assistant>" * add_generation_prompt
+
+    task = task_of(tmp_path, **CHOICES, shots=1, fewshot_else="items", description="Answer.")
+    items = harness.evaluate(Chat(), task, chat=True)
+    assert all(re.fullmatch(r"<system>Answer.<user>Q\d<assistant>a<user>Q\d<assistant>", item.prompt) for item in items)
+
+
+def test_a_task_of_lm_evals_own(rule_model: Any, rule: Any) -> None:
+    """As `lm_eval:NAME` gives it, but over rows that are here: the network is what a test cannot have."""
+    harness.lm_eval_here()
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    from puna.judge.tasks import remote
+
+    rows = [{"q": f"Q{n}", "o": ["aa", "bbbb"], "g": n % 2} for n in range(9)]
+    config = {
+        "task": "theirs", "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}, "test_split": "test", "num_fewshot": 0,
+        "output_type": "multiple_choice", "doc_to_text": "{{q}}:", "doc_to_choice": "{{o}}", "doc_to_target": "g", "metadata": {},
+        "metric_list": [{"metric": "acc_norm", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    (spec,) = catalog.find_tasks(["lm_eval:theirs"])
+    with harness.quiet():
+        task = remote._task(spec, {"theirs": ConfigurableTask(config=config)}, 5, 1234)
+    assert (task.facts.metric, task.facts.chance, task.facts.items_in_all, len(task.docs)) == ("acc_norm", 0.5, 9, 5)
+    for doc, item in zip(task.docs, harness.evaluate(rule_model(), task), strict=True):
+        row = rows[doc.place]
+        values = [rule(f"{row['q']}:", f" {choice}") / len(choice) for choice in row["o"]]
+        assert item.score == float(values.index(max(values)) == row["g"]) and item.prompt == f"{row['q']}:", doc
+        assert item.answer == values.index(max(values)) and item.target == (row["g"],)

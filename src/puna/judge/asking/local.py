@@ -280,6 +280,8 @@ class PunaLM(TemplateLM):
             prompts.append(ids[-room:] or [self.prefix_token_id])
         config = self.engine.config.eos_token_id
         ends = {*(config if isinstance(config, list) else [config]), self.eot_token_id}
+        if self.eot_token_id == self._tokens.im_end_id:  # tuned to chat: its generation_config.json names both ends
+            ends |= self.engine.stop_ids
         behind = [max((len(ids) for ids in self._tokens.encode_batch(stop)), default=0) + 2 for stop in stops]
 
         def whole(number: int, ids: Ids) -> bool:

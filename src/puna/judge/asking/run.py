@@ -44,13 +44,14 @@ class Request:
     device: str | None = None
     runs: Path = Path("runs")
     fresh: bool = False  # ask again what was answered before
+    context: int | None = None  # tokens of an endpoint's context, where its server does not say
 
     def command(self, model: str, task: str, store: Path) -> str:
         """The command that makes one result again."""
         words = [PUNA, "judge", model, "--task", task]
         for name, value, usual in (
             ("--data", self.data, None), ("--limit", self.limit, None), ("--seed", self.seed, 1234),
-            ("--batch-tokens", self.batch_tokens, 8192), ("--device", self.device, None), ("--runs", self.runs, Path("runs")),
+            ("--batch-tokens", self.batch_tokens, 8192), ("--device", self.device, None), ("--context", self.context, None), ("--runs", self.runs, Path("runs")),
             ("--store", store, Path("results")),
         ):  # fmt: skip
             words += [name, str(value)] if value != usual else []
@@ -125,7 +126,9 @@ def open_model(name: str, where: Path | Endpoint | None, request: Request, store
     if isinstance(where, Endpoint):
         from puna.judge.asking.endpoint import connect, endpoint_lm
 
-        remote = connect(where, api_key(), chat=request.chat, answers=answers, progress=progress)
+        remote = connect(
+            where, api_key(), context=request.context, chat=request.chat, answers=answers, progress=progress
+        )
         return Model(name, remote.facts(), endpoint_lm(remote), None, Origin(None), None)
     from puna.judge.asking.facts import model_facts
     from puna.judge.asking.local import PunaLM
@@ -173,7 +176,7 @@ def measure(model: Model, asked: Asked, request: Request, store: Store, progress
             dtype=str(engine.model.head_weight().dtype).removeprefix("torch.") if engine else "unknown",
             device=engine.model.head_weight().device.type if engine else "endpoint",
             data=str(request.data) if request.data else None,
-            extra={"model": model.typed, "task": asked.typed, "runs": str(request.runs)},
+            extra={"model": model.typed, "task": asked.typed, "runs": str(request.runs), "context": request.context},
         ),
         seconds=round(seconds, 3), harness={**versions(), **_torch(engine)}, command=request.command(model.typed, asked.typed, store.folder),
         contamination=contamination,
@@ -219,6 +222,7 @@ def again(stored: StoredResult, data: Path | None, device: str | None) -> tuple[
     request = Request(
         tasks=(str(extra["task"]),), data=folder, limit=settings.limit, seed=settings.seed, chat=settings.chat,
         batch_tokens=settings.batch_tokens, device=device, runs=Path(str(extra["runs"])), fresh=True,
+        context=extra.get("context"),
     )  # fmt: skip
     return str(extra["model"]), request
 
