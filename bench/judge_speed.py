@@ -4,7 +4,7 @@
 
 Prints one table and writes bench/results/judge_speed.json. Requests are those of the bundled tasks over ../shared/data/evals. The
 peer runs with several batch sizes and its best one counts; the sides take turns; seconds are the median of the rounds. Within the
-run both sides' answers are compared: log-likelihoods, and which choice is the likeliest. The weights of 15M and 60M are random:
+run both sides' answers are compared: log-likelihoods, and which choice is the likeliest. "cpu" is the same ratio of processor time. The weights of 15M and 60M are random:
 speed does not depend on their values, and their answers differ from each other as a trained model's do.
 """
 
@@ -21,10 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from puna.judge.tasks.harness import build, lm_eval_here, quiet
-from puna.judge.tasks.reading import read_task
-
-lm_eval_here()
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
 import torch
 import transformers
@@ -34,6 +31,8 @@ from puna.build.convert import convert
 from puna.engine import Engine
 from puna.judge.asking.local import PunaLM
 from puna.judge.tasks.catalog import find_tasks
+from puna.judge.tasks.harness import build, quiet
+from puna.judge.tasks.reading import read_task
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.formats import save_model
@@ -85,11 +84,11 @@ def requests_of(task: str, items: int) -> list[list[Any]]:
     return out
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that `work` takes, and what it gives."""
-    begin = time.perf_counter()
+def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds that `work` takes, seconds of all processors that it uses, and what it gives."""
+    begin, used = time.perf_counter(), time.process_time()
     found = work()
-    return time.perf_counter() - begin, found
+    return time.perf_counter() - begin, time.process_time() - used, found
 
 
 def compare(items: list[list[Any]], ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
@@ -117,20 +116,23 @@ def measure(folder: Path, engine: Engine, peer: Any, items: list[list[Any]], rou
 
     sides |= {f"lm_eval, batch {size}": (lambda size=size: with_batch(size)) for size in BATCHES}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    cpu: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, Any] = {}
     for _ in range(rounds):
         for name, work in sides.items():
-            took, answers[name] = timed(work)
+            took, used, answers[name] = timed(work)
             seconds[name].append(took)
+            cpu[name].append(used)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     best = min((name for name in medians if name != "puna"), key=lambda name: medians[name])
     ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds["puna"], strict=True)]
     fresh = PunaLM(engine)
     fresh.loglikelihood(requests)
     return {
-        "items": len(items), "requests": len(requests), "seconds": seconds, "best_peer": best,
+        "items": len(items), "requests": len(requests), "seconds": seconds, "cpu_seconds": cpu, "best_peer": best,
         "items_per_second": {name: len(items) / value for name, value in medians.items()},
         "ratio": medians[best] / medians["puna"], "ratio_by_round": ratios,
+        "ratio_of_cpu": min(statistics.median(cpu[name]) for name in cpu if name != "puna") / statistics.median(cpu["puna"]),
         "cut_requests": len(fresh.truncated), **compare(items, answers["puna"], answers[best]),
     }  # fmt: skip
 
@@ -151,7 +153,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}")
     print(f"{'model':12}{'task':16}{'items':>6}{'puna':>10}" + "".join(f"{f'hf {size}':>9}" for size in BATCHES)
-          + f"{'ratio':>8}{'cut':>6}{'nats':>10}{'other':>7}{'ties':>6}")  # fmt: skip
+          + f"{'ratio':>8}{'cpu':>7}{'cut':>6}{'nats':>10}{'other':>7}{'ties':>6}")  # fmt: skip
     for name in options.models:
         counts = {task: max(1, math.ceil(ITEMS[task] * options.scale * SLOWER[name])) for task in options.tasks}
         wanted = {task: requests_of(task, count) for task, count in counts.items()}
@@ -171,7 +173,7 @@ def main() -> None:
                 rate = row["items_per_second"]
                 print(f"{name:12}{task:16}{row['items']:6}{rate['puna']:10.2f}"
                       + "".join(f"{rate[f'lm_eval, batch {size}']:9.2f}" for size in BATCHES)
-                      + f"{row['ratio']:8.2f}{row['cut_requests']:6}{row['largest_difference_nats']:10.1e}"
+                      + f"{row['ratio']:8.2f}{row['ratio_of_cpu']:7.2f}{row['cut_requests']:6}{row['largest_difference_nats']:10.1e}"
                       f"{row['other_choice']:7}{row['of_them_ties']:6}", flush=True)  # fmt: skip
     record = {
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,

@@ -52,7 +52,7 @@ def benchmark(seed: int = 0) -> list[Row]:
             rows += [(question, ids(1 if one_token else draw.choice([1, 2, 8, 20]))) for _ in range(4)]
     start = ids(6)
     rows += [([1], start + ids(draw.randint(1, 12))) for _ in range(10)]
-    rows += [(ids(80) + [7], ids(3)) for _ in range(2)]
+    rows += [([*ids(80), 7], ids(3)) for _ in range(2)]
     rows += [rows[0], (rows[0][0], [*rows[0][1], 5]), (rows[0][0][:60], ids(2))]
     draw.shuffle(rows)
     return rows

@@ -49,7 +49,7 @@ def test_the_runs_are_the_best_there_are(seed: int) -> None:
     runs = best_runs(neighbours, gain)
     for run in runs:
         assert run.depth == min(neighbours[run.start : run.end - 1])
-    assert all(one.end <= two.start for one, two in zip(runs, runs[1:]))
+    assert all(one.end <= two.start for one, two in zip(runs, runs[1:], strict=False))
     assert sum(map(gain, runs)) == pytest.approx(_best_by_trying(neighbours, maximal))
 
 

@@ -85,9 +85,14 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     path = filled(tmp_path / "answers")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(PunaError, match="remove the file"), Answers(path) as answers:
-        for number in range(400):
-            answers.get(key(number))
+
+    def read() -> None:
+        with Answers(path) as answers:
+            for number in range(400):
+                answers.get(key(number))
+
+    with pytest.raises(PunaError, match="remove the file"):
+        read()
 
 
 def test_an_answer_that_was_altered_is_refused(tmp_path: Path) -> None:

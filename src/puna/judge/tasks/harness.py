@@ -88,9 +88,11 @@ def build(task: Task, seed: int | None = None) -> dict[str, Any]:
     lm_eval is not installed.
     """
     lm_eval_here(network=task.spec.kind == "remote")
-    if task.remote:
-        return dict(task.remote)
     seed = task.seed if seed is None else seed
+    if task.remote:
+        for one in task.remote.values():
+            one.set_fewshot_seed(seed)  # its sampler goes on where it stopped: the next model would get other examples
+        return dict(task.remote)
     by_subtask: dict[str, list[Doc]] = {name: [] for name in task.subtasks}
     for doc in task.docs:
         by_subtask[doc.subtask].append(doc)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from puna.judge.measured import Item
+from puna.judge.measured import Item, Kind
 from puna.judge.tasks.reading import Doc, Task
 
 Sample = dict[str, Any]
@@ -29,13 +29,14 @@ def items_of(
         for sample in samples[one.config.task]:
             by_item.setdefault(int(sample["doc_id"]), []).append(sample)
         docs = [doc for doc in task.docs if doc.subtask == subtask]
+        kind, metrics = _remote(one, task.facts.metric) if task.remote else (task.spec.kind, task.spec.metrics)
         numbers = [doc.place for doc in docs] if task.remote else range(len(docs))
         if sorted(by_item) != sorted(numbers):
             raise RuntimeError(
                 f"lm_eval answered {len(by_item)} items of {one.config.task}, and {len(docs)} were asked"
             )
         for number, doc in zip(numbers, docs, strict=True):
-            found[subtask, doc.id] = _item(task, doc, by_item[number], truncated)
+            found[subtask, doc.id] = _item(doc, by_item[number], kind, metrics, truncated)
     return [found[doc.subtask, doc.id] for doc in task.docs]
 
 
@@ -49,17 +50,29 @@ def prompt_digest(items: Sequence[Item]) -> str:
     return whole.hexdigest()
 
 
-def _item(task: Task, doc: Doc, of_filters: list[Sample], truncated: Truncated) -> Item:
-    kind, first = task.spec.kind, of_filters[0]
+def _remote(one: Any, metric: str) -> tuple[Kind, tuple[str, ...]]:
+    """Kind and metrics of a task that lm_eval reads itself, the main metric first."""
+    kinds: dict[str, Kind] = {
+        "multiple_choice": "contexts" if one.multiple_input else "choices",
+        "loglikelihood": "cloze",
+    }
+    return kinds.get(one.config.output_type, "answer"), (
+        metric,
+        *(name for name in one.aggregation() if name != metric),
+    )
+
+
+def _item(doc: Doc, of_filters: list[Sample], kind: Kind, metrics: Sequence[str], truncated: Truncated) -> Item:
+    first = of_filters[0]
     requests = [tuple(arguments) for arguments in first["arguments"]]
-    scores = _scores(task, of_filters)
+    scores = _scores(metrics, of_filters)
     likelihoods = [_finite(answer[0]) for answer in _answers(first)] if kind in ("choices", "contexts", "cloze") else []
     answer: int | str | None = None
     tie = False
     weight = 1.0
     failed = any(one is None for one in likelihoods)
     if kind in ("choices", "contexts") and not failed:
-        answer, tie = _chosen(doc, [one for one in likelihoods if one is not None], task.spec.metrics[0])
+        answer, tie = _chosen(doc, [one for one in likelihoods if one is not None], metrics[0])
     elif kind == "answer":
         answer = str(first["resps"][0][0])
     elif kind == "cloze" and not failed:
@@ -70,7 +83,7 @@ def _item(task: Task, doc: Doc, of_filters: list[Sample], truncated: Truncated) 
         failed = nats is None
         # An item's score is its bits; bits per byte is their sum over the bytes' sum.
         scores = {} if nats is None else {"bits_per_byte": -nats / math.log(2)}
-    main = None if failed else scores.get(task.spec.metrics[0])
+    main = None if failed else scores.get(metrics[0])
     return Item(
         id=doc.id, subtask=doc.subtask, cluster=doc.cluster, question=doc.question, prompt="" if kind == "text" else requests[0][0],
         choices=doc.choices, target=doc.gold if doc.choices else doc.answers, answer=answer, loglikelihoods=tuple(likelihoods),
@@ -84,11 +97,11 @@ def _answers(sample: Sample) -> list[Any]:
     return [responses[0] for responses in sample["resps"]]
 
 
-def _scores(task: Task, of_filters: list[Sample]) -> dict[str, float]:
+def _scores(metrics: Sequence[str], of_filters: list[Sample]) -> dict[str, float]:
     """Every metric; those of the second filter and on carry its name ("exact_match,flexible-extract")."""
     scores: dict[str, float] = {}
     for place, sample in enumerate(of_filters):
-        for metric in task.spec.metrics:
+        for metric in metrics:
             value = sample.get(metric)
             if isinstance(value, int | float) or hasattr(value, "item"):
                 number = _finite(value)

@@ -55,7 +55,7 @@ def _task(spec: TaskSpec, loaded: dict[str, Any], limit: int | None, seed: int) 
         docs[subtask] = [_doc(one, row, place, subtask) for place, row in enumerate(one.eval_docs)]
     kept = [doc for of_one in docs.values() for doc in keep_sample(of_one, spec.task, limit, seed)]
     first = next(iter(named.values()))
-    metric = next(iter(first.aggregation()))
+    metric = _main(spec, first)
     shares = [1 / len(doc.choices) for of_one in docs.values() for doc in of_one if doc.choices]
     facts = TaskFacts(
         name=spec.task, title=spec.title or spec.task, kind="remote", metric=str(metric),
@@ -63,7 +63,10 @@ def _task(spec: TaskSpec, loaded: dict[str, Any], limit: int | None, seed: int) 
         chance=sum(shares) / len(shares) if shares and metric in ("acc", "acc_norm") else None, digest=spec_digest(spec),
         items_in_all=sum(map(len, docs.values())), source=str(first.config.dataset_path or ""),
         aggregate="subtasks" if len(named) > 1 else "items",
-        notes=("Read by lm_eval itself, from the network: the data have no digest of ours.",),
+        notes=(
+            "Read by lm_eval itself, from the network: the data have no digest of ours.",
+            *(["The few-shot examples of an item depend on the limit."] if first.config.num_fewshot else []),
+        ),
     )  # fmt: skip
     return Task(
         spec,
@@ -77,6 +80,20 @@ def _task(spec: TaskSpec, loaded: dict[str, Any], limit: int | None, seed: int) 
         (),
         named,
     )
+
+
+def _main(spec: TaskSpec, one: Any) -> str:
+    """The first metric that is a mean over items: the others have no score of an item."""
+    from lm_eval.api.metrics import mean
+
+    means = [name for name, way in one.aggregation().items() if way is mean]
+    if not means:
+        raise PunaError(
+            f"counts by {', '.join(one.aggregation())} over the whole set",
+            where=spec.typed,
+            mend="items have no score in it",
+        )
+    return str(means[0])
 
 
 def _doc(one: Any, row: dict[str, Any], place: int, subtask: str) -> Doc:
