@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 def run_judge(
     models: list[str], tasks: list[str], *, data: Path | None, limit: int | None, seed: int, chat: bool, store: Path,
-    reproduce: str | None, imports: list[Path], of: str | None, unit: str | None, export: Path | None, ask: str | None,
+    reproduce: str | None, imports: list[Path], of: str | None, unit: str | None, export: Path | None, control: list[str], twin: str | None, ask: str | None,
     context: int | None, batch_tokens: int, device: str | None, fresh: bool, runs: Path, json: bool,
 ) -> None:  # fmt: skip
     """Do one thing: judge, run a result again, import, export, or ask. Raises `PunaError` for a mistake of the user's."""
     from puna.judge.store.store import Store
 
     wanted = [name for name, given in (("MODEL", models), ("--reproduce", reproduce), ("--import", imports),
-                                       ("--export", export), ("--ask", ask)) if given]  # fmt: skip
+                                       ("--export", export), ("--twin", twin), ("--ask", ask)) if given]  # fmt: skip
     if len(wanted) != 1:
         raise PunaError(
             "there is nothing to do" if not wanted else f"{' and '.join(wanted)} are different things to do",
@@ -43,12 +43,16 @@ def run_judge(
         _import(kept, imports, of, unit, json)
     elif export is not None:
         _export(kept, export, json)
+    elif twin is not None:
+        _twin(kept, twin, json)
     elif ask is not None:
         _ask(kept, ask, json)
     else:
         from puna.judge.asking.run import Request, judge_models
 
-        request = Request(tuple(tasks), data, limit, seed, chat, batch_tokens, device, runs, fresh, context)
+        request = Request(
+            tuple(tasks), data, limit, seed, chat, batch_tokens, device, runs, fresh, tuple(control), context
+        )
         results: list[StoredResult] = []
         with terminal_progress() as progress:
             for result in judge_models(models, request, kept, progress):
@@ -160,6 +164,29 @@ def _export(store: "Store", folder: Path, json: bool) -> None:
     for line in left_out:
         typer.echo(f"Not in .eval_results: {line}.")
     typer.echo(f"{len(results):,} results, {len(written):,} files in {folder}.")
+
+
+def _twin(store: "Store", names: str, json: bool) -> None:
+    from dataclasses import asdict
+
+    from puna.judge.contamination.twins import twin_gaps
+    from puna.visible import clean
+
+    gaps = twin_gaps(store.results(), names)
+    if json:
+        print_json({"gaps": [asdict(gap) for gap in gaps]})
+        return
+    lines = [f"{'model':<20}{'score':>7}{'twin':>7}{'above it':>10}{'95 % interval':>21}{'p':>7}", "-" * 80]
+    for gap in gaps:
+        above = "-".rjust(10) if gap.delta is None else f"{gap.delta:+.3f}".rjust(10)
+        within = "-" if gap.interval is None else f"{gap.interval[0]:+.3f} to {gap.interval[1]:+.3f}"
+        p = "-" if gap.p is None else f"{gap.p:.3f}"
+        lines.append(
+            f"{fit(clean(gap.model), 20)}{gap.score:>7.3f}{gap.twin_score:>7.3f}{above}{within:>21}{p:>7}  {gap.verdict}"
+        )
+    typer.echo(
+        "\n".join([*lines, *(line for says in dict.fromkeys(gap.says for gap in gaps) for line in ["", *wrap(says)])])
+    )
 
 
 def _ask(store: "Store", sql: str, json: bool) -> None:

@@ -158,6 +158,10 @@ def judge(
     of: str | None = typer.Option(None, metavar="MODEL", help="Whose results --import reads, where they do not say."),
     unit: str | None = typer.Option(None, metavar="UNIT", help="share or percent, where --import's files do not say."),
     export: Path | None = typer.Option(None, metavar="FOLDER", help="Write the store for others (EEE, .eval_results)."),
+    control: list[str] = typer.Option(
+        [], metavar="MODEL", show_default=False, help="Also Min-K%++ of the items, beside this model; may be repeated."
+    ),
+    twin: str | None = typer.Option(None, metavar="TASK=TWIN", help="Scores beside what a twin of the task predicts."),
     ask: str | None = typer.Option(None, metavar="SQL", help="A question to the store: tables results and items."),
     context: int | None = typer.Option(
         None, metavar="N", help="Tokens of an endpoint's context, where it is not told."
@@ -172,7 +176,7 @@ def judge(
     from puna.cli.judge import run_judge
 
     run_judge(models or [], task, data=data, limit=limit, seed=seed, chat=chat, store=store, reproduce=reproduce, imports=import_, of=of,
-              unit=unit, export=export, ask=ask, context=context, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
+              unit=unit, export=export, control=control, twin=twin, ask=ask, context=context, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
 
 
 def board(

@@ -6,7 +6,7 @@ a prompt cut or a task failed in silence, a likelihood that is no number in a sc
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from puna.called import PUNA
 from puna.engine import Engine, resolve_model
 from puna.errors import PunaError
 from puna.judge.asking.wire import Endpoint, api_key, parse_endpoint
-from puna.judge.contamination import exact
+from puna.judge.contamination import exact, likelihood
 from puna.judge.contamination.origin import Origin, origin_of
 from puna.judge.measured import Item, Measurement, ModelFacts, Settings, TaskFacts
 from puna.judge.store.store import Store, StoredResult
@@ -44,6 +44,9 @@ class Request:
     device: str | None = None
     runs: Path = Path("runs")
     fresh: bool = False  # ask again what was answered before
+    controls: tuple[
+        str, ...
+    ] = ()  # models beside which the items' likelihoods are looked at, for signs of contamination
     context: int | None = None  # tokens of an endpoint's context, where its server does not say
 
     def command(self, model: str, task: str, store: Path) -> str:
@@ -55,6 +58,7 @@ class Request:
             ("--store", store, Path("results")),
         ):  # fmt: skip
             words += [name, str(value)] if value != usual else []
+        words += [word for name in self.controls for word in ("--control", name)]
         return shlex.join([*words, *(["--chat"] if self.chat else [])])
 
 
@@ -89,12 +93,14 @@ def judge_models(
     lm_eval_here(network=any(name.startswith("lm_eval:") for name in request.tasks))
     endpoints = {name: parse_endpoint(name) for name in models}
     paths = {name: resolve_model(name, request.runs) for name in models if endpoints[name] is None}
+    controls = {name: resolve_model(name, request.runs) for name in request.controls}
     asked = read_tasks(request)
+    beside = {name: Engine.load(path, device=request.device) for name, path in controls.items()}
     for name in models:
         model = open_model(name, paths.get(name) or endpoints[name], request, store, progress)
         try:
             for one in asked:
-                yield store.add(measure(model, one, request, store, progress))
+                yield store.add(measure(model, one, request, store, progress, beside))
         finally:
             if getattr(model.lm, "answers", None) is not None:
                 model.lm.answers.close()
@@ -154,8 +160,18 @@ def shown_name(typed: str, path: Path) -> str:
     return path.stem if path.is_file() else path.resolve().name
 
 
-def measure(model: Model, asked: Asked, request: Request, store: Store, progress: Progress = QUIET) -> Measurement:
-    """One model on one task. A likelihood that is no number fails the task: the measurement says why and has no score."""
+def measure(
+    model: Model,
+    asked: Asked,
+    request: Request,
+    store: Store,
+    progress: Progress = QUIET,
+    beside: Mapping[str, Engine] | None = None,
+) -> Measurement:
+    """One model on one task. A likelihood that is no number fails the task: the measurement says why and has no score.
+
+    beside: control models, whose likelihoods of the same items say whether this one finds them more expected than it should.
+    """
     started = time.monotonic()
     if asked.task is not None:
         facts: TaskFacts = asked.task.facts
@@ -169,6 +185,8 @@ def measure(model: Model, asked: Asked, request: Request, store: Store, progress
                                    whole=model.origin.whole)  # fmt: skip
         contamination["own_text"] = {**report, "missing": model.origin.missing}
     engine = model.engine
+    if beside and engine is not None and facts.unit == "share":
+        contamination["likelihood"] = likelihood.examine(engine, items, facts, controls=beside, progress=progress)
     return Measurement(
         model=model.facts, task=replace_digest(facts, items), items=tuple(items), failed=why_failed(items),
         settings=Settings(
