@@ -13,6 +13,7 @@ from puna.board.data import Board, Difference, Score
 from puna.board.family import ParentEntry
 from puna.board.filling import interval, power, score, shorten, signed
 from puna.board.gather import Gathered, Shown, gain_over
+from puna.board.seen import seen
 from puna.judge.measured import Item, ModelFacts, TaskFacts
 from puna.judge.ranks import rank_sets
 
@@ -111,7 +112,7 @@ def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) 
     return {
         "score": found, "facts": facts, "task": one.task, "shown": not one.why, "why": one.why,
         "anchor": board.tasks[one.task].slug if not one.why else f"result-{one.result.id}", "rows": rows,
-        "dirt_words": dirt_words(found, facts), "contamination": _flat(one.result.contamination),
+        "dirt_words": dirt_words(found, facts), "seen": seen(one.result.contamination),
         "reproduce": f"puna judge --reproduce {quoted(found.path)}" if not found.source and found.command else "",
         "download": _address(record), "samples": _address(samples),
     }  # fmt: skip
@@ -162,16 +163,6 @@ def dirt_brief(board: Board, model: int) -> str:
     if worst[1].clean_value is not None and worst[1].dirty_value is not None:
         told += f": clean {score(worst[1].clean_value, facts)}, dirty {score(worst[1].dirty_value, facts)}"
     return told
-
-
-def _flat(value: Any, key: str = "", depth: int = 0) -> list[tuple[str, str]]:
-    """Any JSON as rows: what the methods without a corpus found is theirs to name."""
-    if isinstance(value, dict) and depth < 4:
-        rows: list[tuple[str, str]] = []
-        for name, inner in list(value.items())[:60]:
-            rows += _flat(inner, f"{key}, {words.label(str(name))}" if key else words.label(str(name)), depth + 1)
-        return rows[:200]
-    return [(words.brief(key, 80), shorten(words.plain(value), 600))] if key else []
 
 
 def others_view(board: Board, model: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from puna.called import PUNA
 from puna.engine import Engine, resolve_model
 from puna.errors import PunaError
 from puna.judge.asking.wire import Endpoint, api_key, parse_endpoint
-from puna.judge.contamination import exact, likelihood
+from puna.judge.contamination import exact, likelihood, words
 from puna.judge.contamination.origin import Origin, origin_of
 from puna.judge.measured import Item, Measurement, ModelFacts, Settings, TaskFacts
 from puna.judge.store.store import Store, StoredResult
@@ -183,7 +183,8 @@ def measure(
     if model.origin.ledger is not None and facts.unit == "share":
         items, report = exact.mark(items, facts, model.origin.folders, progress, cache=store.folder / CACHE / "scans",
                                    whole=model.origin.whole)  # fmt: skip
-        contamination["own_text"] = {**report, "missing": model.origin.missing}
+        inherited = [words.inherited(parent.name, None, None) for parent in model.origin.parents]
+        contamination["own_text"] = {**report, "missing": model.origin.missing, "inherited": inherited}
     engine = model.engine
     if beside and engine is not None and facts.unit == "share":
         contamination["likelihood"] = likelihood.examine(engine, items, facts, controls=beside, progress=progress)
