@@ -90,7 +90,7 @@
     rank.dataset.sort = "";
     const box = cell(m, "mean");
     const names = tasks.map((t) => PUNA.brief(board.tasks[t].title, 60));
-    box.replaceChildren(make("span", { class: "none" }, names.length ? `lacks ${names.join(", ")}` : "no task chosen"));
+    box.replaceChildren(make("span", { class: "none wrap" }, names.length ? `lacks ${names.join(", ")}` : "no task chosen"));
     box.dataset.sort = "";
     unranked.append(rowOf.get(m));
   };
