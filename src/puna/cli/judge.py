@@ -14,7 +14,7 @@ from puna.called import typed
 from puna.cli.terminal import terminal_progress
 from puna.cli.verbs import print_json
 from puna.errors import EXIT_INTERNAL, PunaError
-from puna.judge.columns import cell, fit, wrap
+from puna.judge.columns import fit, wrap
 
 if TYPE_CHECKING:
     from puna.judge.asking.reproduce import Reproduced
@@ -83,7 +83,8 @@ def _show(results: "list[StoredResult]", store: Path, json: bool) -> None:
             notes.append(f"{result.task.title}: {result.failed}.")
             continue
         chance = "-" if result.task.chance is None else f"{result.task.chance:.3f}"
-        lines.append(f"{name}{cell(summary.score, summary.interval)[:28].strip():>28}{summary.n:>7}{chance:>8}")
+        within = "-" if summary.interval is None else f"{summary.interval[0]:.3f} to {summary.interval[1]:.3f}"
+        lines.append(f"{name}{summary.score:>8.3f}{within:>20}{summary.n:>7}{chance:>8}")
         if summary.truncated_items:
             notes.append(f"{result.model.name} on {result.task.title}: {summary.truncated_items:,} of {summary.n:,} items did not fit "
                          f"the context; {summary.truncated_tokens:,} tokens at their beginning were not read.")  # fmt: skip

@@ -6,7 +6,7 @@ a prompt cut or a task failed in silence, a likelihood that is no number in a sc
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +173,8 @@ def measure(
     beside: control models, whose likelihoods of the same items say whether this one finds them more expected than it should.
     """
     started = time.monotonic()
+    unscored: dict[Any, object] = getattr(model.lm, "unscored", {})
+    unscored.clear()  # of the task before
     if asked.task is not None:
         facts: TaskFacts = asked.task.facts
         items = evaluate(model.lm, asked.task, progress, chat=request.chat)
@@ -189,7 +191,7 @@ def measure(
     if beside and engine is not None and facts.unit == "share":
         contamination["likelihood"] = likelihood.examine(engine, items, facts, controls=beside, progress=progress)
     return Measurement(
-        model=model.facts, task=replace_digest(facts, items), items=tuple(items), failed=why_failed(items),
+        model=model.facts, task=replace_digest(facts, items), items=tuple(items), failed=why_failed(items, dict.fromkeys(unscored.values())),
         settings=Settings(
             limit=request.limit, seed=request.seed, chat=request.chat, batch_tokens=request.batch_tokens,
             dtype=str(engine.model.head_weight().dtype).removeprefix("torch.") if engine else "unknown",
@@ -209,12 +211,13 @@ def replace_digest(facts: TaskFacts, items: Sequence[Item]) -> TaskFacts:
     return facts.model_copy(update={"prompt_digest": prompt_digest(items)})
 
 
-def why_failed(items: Sequence[Item]) -> str | None:
-    """One sentence where an item has no score, else None."""
+def why_failed(items: Sequence[Item], reasons: Iterable[object] = ()) -> str | None:
+    """One sentence where an item has no score, else None. `reasons`: why requests could not be asked, in the model's words."""
     lost = sum(item.score is None for item in items)
     if not lost:
         return None
-    return f"{lost:,} of {len(items):,} items got no number: the model's output is not finite, or its context cannot hold them"
+    said = "; ".join(reason for reason in reasons if isinstance(reason, str))
+    return f"{lost:,} of {len(items):,} items got no number: {said or 'what the model gives is not finite (NaN)'}"
 
 
 def _quiz(model: Model, asked: Asked, progress: Progress) -> tuple[TaskFacts, list[Item]]:
