@@ -27,7 +27,7 @@ from puna.engine.sharing import Run, best_runs, common, sort_key
 from puna.errors import PunaError
 from puna.model.decoder import Decoder
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 4096
 _LOGIT_BYTES = 64 << 20  # logits exist for so many places at once
 _PREFIX_BYTES = 128 << 20  # a batch's copy of one layer's keys and values, its prefix included
 _MOST_BEHIND = 1024  # places behind one trunk: they are attended to with a mask, whose cost grows with their square
@@ -141,20 +141,25 @@ def _leaves(rows: Sequence[Row], context: int) -> list[tuple[bytes, _Leaf]]:
 class _Cost:
     """What reading costs, in tokens that pass the layers: a pair of query and key costs `pair` of that.
 
-    On a CPU a pair takes about 2.7 ns a head whatever its width, a parameter 0.018 ns a token, and a layer's calls 80 us a pass
-    (measured): so small models are bound by attention and calls. A wrong figure costs time, never a result.
+    On a CPU a pair takes about 2.7 ns a head whatever its width, a parameter 0.018 ns a token, and a layer's calls 80 us a pass, and
+    weights come from memory once a pass (measured): so small models are bound by attention and calls. A wrong figure costs time, never a result.
     """
 
     def __init__(self, model: Decoder) -> None:
         config = model.config
         per_layer = (config.parameters - model.head_weight().numel()) / config.num_hidden_layers
         self.pair = 150 * config.num_attention_heads / max(per_layer, 1.0)
-        self.one_pass = 16 + 4.4e6 / max(per_layer, 1.0)
+        self.one_pass = 48 + 4.4e6 / max(per_layer, 1.0)
         self.kv_bytes = 2 * config.num_key_value_heads * config.head_dim * model.head_weight().element_size()
 
     def trunks(self, count: int, total: float, squares: float) -> float:
         """Reading `count` whole rows of `total` tokens, with the sum of their lengths' squares."""
         return total + self.pair * squares / 2
+
+    def behind_prefix(self, depth: int, count: int, total: float, squares: float) -> float:
+        """Reading `depth` tokens once, then the rest of such rows behind them: Σ r·(d + r) = Σ p² - d·Σ p with p = d + r."""
+        rest = total - count * depth + self.pair * (squares - depth * total)
+        return self.trunks(1, depth, depth**2) + rest + _COPY * count * depth + 2 * self.one_pass
 
     def behind(self, queries: float, before: float) -> float:
         """Reading `queries` tokens that see `before` tokens and each other under a mask."""
@@ -171,7 +176,10 @@ def _groups(leaves: list[tuple[bytes, _Leaf]], cost: _Cost) -> list[tuple[bytes,
         behind = total - count * run.depth
         if run.depth == 0 or behind > _MOST_BEHIND:
             return -1.0
-        apart = cost.trunks(count, total, squares[run.end] - squares[run.start])
+        square = squares[run.end] - squares[run.start]
+        apart = cost.trunks(count, total, square)
+        if run.depth >= _SHORTEST_PREFIX:  # the other way to share: better for many, or long, ends
+            apart = min(apart, cost.behind_prefix(run.depth, count, total, square))
         return apart - cost.trunks(1, run.depth, run.depth**2) - cost.behind(behind, run.depth) - _RUN_COST
 
     runs = best_runs([common(leaves[i][0], leaves[i + 1][0]) for i in range(len(leaves) - 1)], gain)
@@ -202,9 +210,7 @@ def _heads(groups: list[tuple[bytes, _Group]], cost: _Cost) -> list[tuple[int, l
         )
         if run.depth < _SHORTEST_PREFIX:
             return -1.0
-        rest = total - count * run.depth  # and Σ r·(d + r) = Σ p² - d·Σ p with p = d + r
-        after = rest + cost.pair * (square - run.depth * total) + _COPY * count * run.depth
-        return cost.trunks(count, total, square) - cost.trunks(1, run.depth, run.depth**2) - after - _RUN_COST
+        return cost.trunks(count, total, square) - cost.behind_prefix(run.depth, count, total, square)
 
     out: list[tuple[int, list[_Group]]] = []
     free: list[_Group] = []
