@@ -54,7 +54,7 @@ TASKS = [
     task("arc_challenge", "ARC-Challenge", items_in_all=120, notes=("60 of 1172 items",)),
     task("hellaswag", "HellaSwag", items_in_all=120, shots=10),
     task("mmlu", "MMLU", "acc", items_in_all=240, chances={"law": 0.25, "maths": 0.2}, chance=0.225, aggregate="items"),
-    task("truthfulqa_mc2", "TruthfulQA MC2", "mc2", items_in_all=90, chance=None, shots=0),
+    task("truthfulqa_mc2", "TruthfulQA MC2", "mc2", items_in_all=90, shots=0),
     task("cmmlu", "CMMLU 中文", "acc", items_in_all=100, language="zh", notes=("问题以中文给出",)),
     task("text", "Bits per byte: <held> out", "bits_per_byte", kind="text", unit="bits per byte", higher_is_better=False, chance=None, shots=0, items_in_all=40),
 ]  # fmt: skip

@@ -11,7 +11,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the browser
 
+from board_sample import measurement
 from browser import Browser, Page, find, served, settle
+
+from puna.board import build_board
+from puna.judge.store.store import Store
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium on this machine")
 
@@ -321,3 +325,33 @@ def test_colours_follow_the_system_and_the_reader(page, address, sample_site):
         assert page.evaluate(ground) == light  # it is kept from page to page
         page.evaluate(f"({choose})('')")
         assert page.evaluate(ground) == dark
+
+
+def test_the_kind_of_likelihood_and_an_unknown_chance_level_are_said(page, tmp_path):
+    store = Store(tmp_path / "results")
+    for model in (0, 1):
+        for which, more in ((0, {"kind": "quiz"}), (1, {"chance": None})):
+            one = measurement(model, which)
+            store.add(one.model_copy(update={"task": one.task.model_copy(update=more)}), now=1)
+    build_board(store.results(), tmp_path / "board")
+    with served(tmp_path / "board") as at:
+        for task, said in (
+            ("arc-challenge", "log-likelihood above that without the question: A"),
+            ("hellaswag", "log-likelihood: A"),
+        ):
+            page.goto(f"{at}/compare.html#a=stories260k&b=grown-400k&task={task}")
+            page.wait("document.querySelectorAll('#items article').length > 0")
+            assert said in page.evaluate("document.querySelector('#items article .beside:not(h3 *)').textContent")
+            assert "smallest difference visible" in page.evaluate("document.getElementById('summary').textContent")
+            page.goto("about:blank")
+        page.goto(f"{at}/index.html")
+        assert len(rows(page)) == 2
+        page.evaluate("document.querySelector('#scales [value=unclipped]').click()")
+        assert rows(page) == []  # not ranked as if guessing gave nothing
+        lacks = page.evaluate("[...document.querySelectorAll('#unranked [data-col=mean]')].map((c) => c.textContent)")
+        assert lacks == ["lacks HellaSwag (its chance level)"] * 2
+        t = page.evaluate("PUNA_BOARD.tasks.findIndex((task) => task.name === 'hellaswag')")
+        assert (
+            page.evaluate(f"document.querySelector('#unranked td[data-task=\"{t}\"] .value').textContent")
+            == "not known"
+        )

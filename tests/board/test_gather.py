@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from board_sample import MODELS, measurement, published, task
+from board_sample import MODELS, TASKS, measurement, published, task
 
 from puna.board.gather import Gathered, gather
-from puna.judge.measured import Measurement
+from puna.judge.measured import Measurement, TaskFacts
 from puna.judge.store.store import Store
 
 
@@ -98,3 +98,87 @@ def test_points_and_bits_are_never_in_a_mean(tmp_path):
     one = measurement(0, 0).model_copy(update={"task": points})
     board = gathered(tmp_path, one, measurement(0, 5)).board
     assert not any(column.in_mean for column in board.tasks) and board.presets == []
+
+
+def test_equal_ids_of_other_questions_are_not_paired(tmp_path):
+    bare = {"digest": "", "data_digest": "", "prompt_digest": ""}
+    one, two = measurement(0, 0), measurement(1, 0)
+    one, two = (m.model_copy(update={"task": m.task.model_copy(update=bare)}) for m in (one, two))
+    other = [
+        item.model_copy(update={"question": f"other {k}", "prompt": f"other {k}"}) for k, item in enumerate(two.items)
+    ]
+    (found,) = gathered(tmp_path, one, two.model_copy(update={"items": tuple(other)})).board.pairs[0].values()
+    assert not found.paired and "McNemar" not in found.test and "prompts differ" in found.test
+    mixed = two.model_copy(update={"items": (*other[:30], *two.items[30:])})
+    (found,) = gathered(tmp_path / "b", one, mixed).board.pairs[0].values()
+    assert (found.paired, found.n) == (True, 90) and "30 items that were not asked alike are left out" in found.test
+
+
+def test_a_sample_is_paired_with_a_larger_one(tmp_path):
+    one, two = measurement(0, 0), measurement(1, 0)
+    facts = two.task.model_copy(update={"prompt_digest": "of the sample"})
+    (found,) = (
+        gathered(tmp_path, one, two.model_copy(update={"items": two.items[:60], "task": facts})).board.pairs[0].values()
+    )
+    assert (found.paired, found.n) == (True, 60) and "60 items that only one of them has are left out" in found.test
+
+
+def other_facts(measured: Measurement, **facts) -> Measurement:
+    return measured.model_copy(update={"task": measured.task.model_copy(update=facts)})
+
+
+def test_other_examples_and_chat_are_columns_of_their_own(tmp_path):
+    one, two, third = measurement(0, 0), measurement(1, 0), measurement(2, 0)
+    chat = two.model_copy(update={"settings": two.settings.model_copy(update={"chat": True})})
+    board = gathered(tmp_path, one, chat, other_facts(third, shots=0)).board
+    assert sorted(column.facts.title for column in board.tasks) == [
+        "ARC-Challenge, 0-shot", "ARC-Challenge, 5-shot", "ARC-Challenge, 5-shot, chat",
+    ]  # fmt: skip
+    assert all(pairs == {} for pairs in board.pairs)
+    # One model both ways: two cells, and neither hides the other.
+    both = one.model_copy(update={"settings": one.settings.model_copy(update={"chat": True})})
+    board = gathered(tmp_path / "b", one, both).board
+    assert len(board.tasks) == 2 and all(cell is not None for cell in board.scores[0])
+
+
+def test_a_published_score_joins_by_its_examples_where_it_states_them(tmp_path):
+    base = published()[0]
+    stated = other_facts(base, shots=3)
+    board = gathered(tmp_path, measurement(0, 0), measurement(1, 0), stated).board
+    assert len(board.tasks) == 2
+    silent = other_facts(base, shots=3, notes=("the number of examples (shots) is not stated",))
+    board = gathered(tmp_path / "b", measurement(0, 0), measurement(1, 0), silent).board
+    assert len(board.tasks) == 1 and "examples (shots): 5, not stated" in board.tasks[0].variants
+
+
+def test_another_metric_direction_is_not_tested(tmp_path):
+    one, two = (
+        m.model_copy(update={"task": TASKS[0].model_copy(update={"digest": "", "data_digest": ""})})
+        for m in (measurement(0, 0), measurement(1, 0))
+    )
+    lower = other_facts(two, higher_is_better=False)
+    (found,) = gathered(tmp_path, one, lower).board.pairs[0].values()
+    assert (found.p, found.variance, found.interval) == (None, None, None) and found.test.startswith(
+        "cannot be compared: "
+    )
+
+
+def test_an_unknown_chance_level_has_no_normalised_score(tmp_path):
+    origin = published()[0].origin
+    facts = TaskFacts(name="hle", title="HLE", kind="choices", metric="acc")
+    made = [
+        published()[0].model_copy(
+            update={"task": facts, "model": MODELS[k].model_copy(update={"digest": None}), "origin": origin}
+        )
+        for k in range(2)
+    ]
+    board = gathered(tmp_path, *made).board
+    assert all(row[0].norm is None and row[0].clipped is None for row in board.scores)
+    (found,) = board.pairs[0].values()
+    assert found.p is not None and found.norm is None
+
+
+def test_notes_of_every_result_are_the_models(tmp_path):
+    one, two = measurement(0, 0), measurement(0, 1)
+    noted = two.model_copy(update={"model": two.model.model_copy(update={"notes": ("its ledger is not believed",)})})
+    assert gathered(tmp_path, one, noted).board.models[0].facts.notes == ("its ledger is not believed",)

@@ -74,7 +74,6 @@ def test_prompts_of_ones_own_and_other_samples_of_items(tmp_path):
             update={
                 "items": (*chat, extra),
                 "task": task,
-                "settings": second.settings.model_copy(update={"chat": True}),
             }
         ),
         now=1,
@@ -102,7 +101,7 @@ def test_prompts_of_ones_own_and_other_samples_of_items(tmp_path):
     pair = board["pairs"][0]
     assert pair["paired"] == "0"  # the prompts differ: not item by item
     task_page = (site / "tasks/arc-challenge.html").read_text("utf-8")
-    assert "prompts in the chat format: no, yes" in task_page and "2 different sets" in task_page
+    assert "questions and prompts: 2 different sets" in task_page and "the prompts differ" in task_page
 
 
 def test_a_prompt_is_cut_before_the_question():

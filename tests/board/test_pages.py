@@ -11,6 +11,7 @@ from board_sample import CHINESE, EVIL, MODELS, PUBLISHED, measurement, measurem
 from puna.board import build_board
 from puna.board.filling import POLICY
 from puna.board.views import quoted
+from puna.called import PUNA
 from puna.errors import PunaError
 from puna.judge.store.store import Store
 
@@ -252,3 +253,78 @@ def test_no_page_names_a_time_that_is_not_in_the_results(sample_site):
     for path in sample_site.rglob("*.html"):
         found = re.findall(r"20\d\d-\d\d-\d\d", path.read_text("utf-8"))
         assert set(found) <= {"2023-11-06"}, path
+
+
+def test_the_command_that_reproduces_finds_its_result(sample_site, sample_results, pages, tmp_path, monkeypatch):
+    text = pages["models/stories260k.html"].text
+    found = re.findall(re.escape(PUNA) + r" judge --reproduce ([0-9a-f-]+)(?: --store (\S+))?", text)
+    store = Store(sample_results[0].path.parents[4])
+    own = {one.id for one in sample_results if one.model.name == "stories260K"}
+    assert len(found) == 6 and {store.get(short).id for short, _ in found} == own
+    assert all(8 <= len(short) < 36 for short, _ in found)
+    assert str(store.folder) not in text  # the place on this disk is nobody's business
+    monkeypatch.chdir(tmp_path)
+    for name, option in (("results", ""), ("my results", "'my results'")):
+        kept = Store(Path(name))
+        kept.add(measurement(0, 0), now=1)
+        build_board(kept.results(), tmp_path / f"board of {name}")
+        page = Page(tmp_path / f"board of {name}" / "models/stories260k.html").text
+        short, said = re.search(r"judge --reproduce ([0-9a-f-]+)(?: --store ('[^']+'))?", page).groups()
+        assert kept.get(short).id == kept.results()[0].id and (said or "") == option
+
+
+def test_notes_are_shown_where_the_numbers_stand(tmp_path):
+    store = Store(tmp_path / "store")
+    one = measurement(0, 0)
+    model = one.model.model_copy(update={"notes": ("Its ledger is <b>not</b> believed.",)})
+    store.add(one.model_copy(update={"model": model}), now=1)
+    store.add(measurement(1, 0), now=1)
+    build_board(store.results(), tmp_path / "board")
+    index = Page(tmp_path / "board/index.html")
+    assert "Its ledger is <b>not</b> believed." in index.text and "ARC-Challenge : 60 of 1172 items" in index.text
+    assert any(tag == "a" and given.get("href") == "#note-arc-challenge" for tag, given in index.tags)
+    assert "Its ledger is <b>not</b> believed." in Page(tmp_path / "board/models/stories260k.html").text
+    task = Page(tmp_path / "board/tasks/arc-challenge.html").text
+    assert "Smallest difference that these items show" in task
+
+
+def test_how_the_number_of_items_is_known_is_shown(pages):
+    assert "1,172 (the data set's size)" in pages["models/yi-34b.html"].text.replace("\u202f", ",")
+
+
+def test_what_was_found_in_part_is_not_called_clean(tmp_path):
+    store = Store(tmp_path / "store")
+    one = measurement(0, 0)
+    items = tuple(item.model_copy(update={"dirty": 0.4 if k < 7 else 0.0}) for k, item in enumerate(one.items))
+    store.add(one.model_copy(update={"items": items}), now=1)
+    clean = measurement(1, 0)
+    items = tuple(item.model_copy(update={"dirty": 0.0}) for item in clean.items)
+    store.add(clean.model_copy(update={"items": items}), now=1)
+    build_board(store.results(), tmp_path / "board")
+    touched = Page(tmp_path / "board/models/stories260k.html").text
+    assert "None of 120 items stands as good as whole" in touched and "7 in part." in touched
+    assert "was found in" not in touched
+    assert (
+        "None of 120 items was found in the model’s training text, not even in part."
+        in Page(tmp_path / "board/models/grown-400k.html").text
+    )
+    index = Page(tmp_path / "board/index.html").text
+    assert "none of 120 items as good as whole; 7 in part" in index and "none of 120 items, not even in part" in index
+
+
+def test_a_quiz_is_always_a_chat(tmp_path):
+    store = Store(tmp_path / "store")
+    one = measurement(0, 0)
+    store.add(one.model_copy(update={"task": one.task.model_copy(update={"kind": "quiz"})}), now=1)
+    build_board(store.results(), tmp_path / "board")
+    assert "in the model’s chat format" in Page(tmp_path / "board/models/stories260k.html").text
+    assert '"kind":"quiz"' in (tmp_path / "board/data/board.js").read_text().replace(": ", ":")
+
+
+def test_an_unknown_chance_level_is_said(tmp_path):
+    store = Store(tmp_path / "store")
+    one = measurement(0, 0)
+    store.add(one.model_copy(update={"task": one.task.model_copy(update={"chance": None})}), now=1)
+    build_board(store.results(), tmp_path / "board")
+    assert "chance taken off not known" in Page(tmp_path / "board/models/stories260k.html").text
+    assert "guessing gives not known" in Page(tmp_path / "board/tasks/arc-challenge.html").text

@@ -14,10 +14,21 @@ OWN = {
 
 
 def test_sentences_passages_and_what_is_not_shown() -> None:
-    found = seen({"own_text": OWN, "likelihood": {"method": "Min-K%++", "auc": 0.5, "beside": [{"control": "c", "difference": 0.1}]}})
+    found = seen(
+        {
+            "own_text": OWN,
+            "likelihood": {"method": "Min-K%++", "auc": 0.5, "beside": [{"control": "c", "difference": 0.1}]},
+        }
+    )
     assert found.says == ("2 of 9 items stand in the text.", "It was started from Alpaca.", "The corpus is not here.")
     first, second = found.passages
-    assert (first.item, first.share, first.text, first.before, first.after) == ("q1", 1.0, "<b>what</b> is grass", "so ", "?")
+    assert (first.item, first.share, first.text, first.before, first.after) == (
+        "q1",
+        1.0,
+        "<b>what</b> is grass",
+        "so ",
+        "?",
+    )
     assert first.document == "corpus-1a, a.txt, d7; 3 documents in all"
     assert (second.document, second.text) == ("b.txt", "")
     assert found.more == 4

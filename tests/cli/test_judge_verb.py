@@ -26,7 +26,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not STORIES.is_file() or not EVALS.is_dir():
         pytest.skip(f"{SHARED} is not here")
     folder = tmp_path_factory.mktemp("judged")
-    done = puna("judge", str(STORIES), "-t", "copa", "-t", "winogrande", "--data", str(EVALS), "--limit", "12", cwd=folder)
+    done = puna(
+        "judge", str(STORIES), "-t", "copa", "-t", "winogrande", "--data", str(EVALS), "--limit", "12", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stdout)
     return folder
@@ -72,7 +74,9 @@ def test_published_scores_come_in_and_go_out(tmp_path: Path) -> None:
     assert done.returncode == 0 and "83 results of" in done.stdout, done.stderr
     done = puna("judge", "--export", "shared", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "shared/every_eval_ever").rglob("*.json")) and list((tmp_path / "shared/eval_results").rglob("*.yaml"))
+    assert list((tmp_path / "shared/every_eval_ever").rglob("*.json")) and list(
+        (tmp_path / "shared/eval_results").rglob("*.yaml")
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,8 +86,9 @@ def test_published_scores_come_in_and_go_out(tmp_path: Path) -> None:
         (["nobody", "--reproduce", "x"], "are different things to do"),
         (["nobody", "-t", "copa", "--data", "."], "no such model"),
         (["--reproduce", "zz"], "no such result"),
-        (["--ask", "drop table results"], ""),
+        (["--ask", "drop table results"], "SQL: must be one SELECT"),
         (["--import", "nowhere.csv"], "nowhere.csv"),
+        (["nobody", "-t", "copa", "--limit", "0"], "--limit"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
@@ -102,3 +107,19 @@ def test_missing_data_is_named_with_where_to_get_it(tmp_path: Path) -> None:
 def test_a_board_of_nothing_is_a_mistake(tmp_path: Path) -> None:
     done = puna("board", cwd=tmp_path)
     assert done.returncode == 2 and "there are no results here" in done.stderr
+
+
+def test_what_must_be_known_stands_once_under_the_table(judged: Path) -> None:
+    done = puna(
+        "judge", str(STORIES), str(STORIES), "-t", "gsm8k", "--data", str(EVALS), "--limit", "1", "--chat", cwd=judged
+    )
+    assert done.returncode == 1, done.stderr  # no chat format: the task failed, with that line
+    said = " ".join(done.stdout.split())
+    assert "no chat format" in said and said.count("Counted as by lm_eval 0.4's gsm8k") == 1
+
+
+def test_help_says_what_takes_the_place_of_a_model(tmp_path: Path) -> None:
+    said = " ".join(puna("judge", "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    assert said.count("Instead of MODEL") == 5
+    for word in ("--twin arc_easy=arc_twin", "--control stories260K.bin", "--bos", "--keep-answers"):
+        assert word in said

@@ -101,9 +101,9 @@ def tokens_read(model: Decoder, rows: Sequence[Row], monkeypatch: pytest.MonkeyP
     passes: list[int] = []
     read = Reader._read
 
-    def counted(self: Reader, pack: prefixes.Pack, *more: object) -> torch.Tensor:
-        passes.append(pack.ids.numel())
-        return read(self, pack, *more)  # type: ignore[arg-type]
+    def counted(self: Reader, packs: Sequence[prefixes.Pack], *more: object) -> torch.Tensor:
+        passes.append(sum(pack.ids.numel() for pack in packs))
+        return read(self, packs, *more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "_read", counted)

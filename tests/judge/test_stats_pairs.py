@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from puna.judge.measured import Item, Measurement, ModelFacts, Published, TaskFacts
+from puna.judge.measured import Item, Measurement, ModelFacts, Published, Settings, TaskFacts
 from puna.judge.pairs import (
     Comparison,
     NotComparable,
@@ -190,8 +190,6 @@ def test_normalised_differences_with_chances_that_differ() -> None:
         ({"name": "other"}, "different tasks"),
         ({"metric": "acc_norm"}, "metrics"),
         ({"digest": "e"}, "definitions"),
-        ({"data_digest": "e"}, "data"),
-        ({"prompt_digest": "e"}, "prompts"),
         ({"shots": 5}, "examples"),
         ({"aggregate": "subtasks"}, "subtasks"),
     ],
@@ -200,6 +198,66 @@ def test_no_difference_of_unequal_questions(facts: dict[str, Any], words: str) -
     found = compare(measurement("one", [1.0] * 40), measurement("two", [0.0] * 40, **facts))
     assert isinstance(found, NotComparable)
     assert words in found.reason
+
+
+def test_no_difference_of_unequal_data_or_formats() -> None:
+    one, two = (measurement(name, [1.0] * 40, data_digest=name) for name in ("one", "two"))
+    assert "data" in compare(one, two).reason and isinstance(compare(one, two), NotComparable)
+    plain = measurement("one", [1.0] * 40)
+    chat = measurement("two", [0.0] * 40)
+    chat = chat.model_copy(update={"settings": Settings(chat=True)})
+    assert isinstance(compare(plain, chat), NotComparable) and "chat" in compare(plain, chat).reason
+
+
+def test_a_sample_lies_in_a_larger_one() -> None:
+    whole = measurement("one", random_scores(0.7, 200, 1), prompt_digest="of 200")
+    part = measurement("two", random_scores(0.5, 200, 2), prompt_digest="of 100")
+    part = part.model_copy(update={"items": part.items[:100]})
+    found = compare(whole, part)
+    assert (found.paired, found.n, found.left_out_first, found.unlike) == (True, 100, 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"prompt": "another"}, "prompts"),
+        ({"question": "another"}, "prompts"),
+        ({"choices": ("x", "y", "z", "w")}, "prompts"),
+    ],
+)
+def test_items_that_were_not_asked_alike_are_no_pairs(changed: dict[str, Any], told: str) -> None:
+    one = measurement("one", random_scores(0.7, 200, 1), digest="")
+    two = measurement("two", random_scores(0.5, 200, 2), digest="")
+
+    def unlike(count: int) -> Measurement:
+        items = [item.model_copy(update=changed) if k < count else item for k, item in enumerate(two.items)]
+        return two.model_copy(update={"items": tuple(items)})
+
+    some = compare(one, unlike(60))
+    assert (some.paired, some.n, some.unlike, some.left_out_first, some.reason) == (True, 140, 60, 0, "")
+    for count in (101, 200):
+        apart = compare(one, unlike(count))
+        assert isinstance(apart, Comparison)
+        assert (apart.paired, apart.p is not None) == (False, True) and told in apart.reason
+        assert "McNemar" not in apart.method
+
+
+def test_what_nobody_knows_to_be_asked_alike_is_not_paired() -> None:
+    blank = {"question": "", "prompt": "", "choices": ()}
+    one, two = (measurement(name, random_scores(0.5, 80, k)) for k, name in enumerate(("one", "two")))
+    bare = [m.model_copy(update={"items": tuple(i.model_copy(update=blank) for i in m.items)}) for m in (one, two)]
+    found = compare(*bare)
+    assert (found.paired, found.reason) == (False, "the prompts are not known")
+    twice = one.model_copy(update={"items": (*one.items, one.items[0])})
+    assert "one id" in compare(twice, two).reason
+
+
+def test_an_unknown_chance_level_is_not_taken_off() -> None:
+    one, two = (measurement(name, random_scores(0.5, 80, k), chance=None) for k, name in enumerate(("one", "two")))
+    found = compare(one, two, normalised=True)
+    assert isinstance(found, NotComparable) and "chance" in found.reason
+    free = [m.model_copy(update={"task": m.task.model_copy(update={"kind": "answer"})}) for m in (one, two)]
+    assert isinstance(compare(*free, normalised=True), Comparison)
 
 
 def test_no_difference_where_one_failed_or_prompts_differ() -> None:

@@ -124,7 +124,41 @@ def test_chances_of_items() -> None:
         item(3, 1.0, choices=(), subtask="x"),
     ]
     assert item_chances(facts, items).tolist() == [0.25, 0.5, 0.25, 0.5]
-    assert item_chances(facts.model_copy(update={"chance": None, "chances": {}}), items).tolist() == [0, 0, 0, 0]
+    unknown = facts.model_copy(update={"chance": None, "chances": {}})
+    assert item_chances(unknown, items) is None
+    for kind in ("answer", "cloze"):  # written freely: guessing gives nothing, and that is known
+        assert item_chances(unknown.model_copy(update={"kind": kind}), items).tolist() == [0, 0, 0, 0]
+    assert item_chances(unknown.model_copy(update={"chance": 0.0}), items).tolist() == [0, 0, 0, 0]
+
+
+def test_a_chance_level_that_nobody_knows_is_not_nought() -> None:
+    items = [item(i, float(i % 2)) for i in range(40)]
+    unknown, free = summarise(measured(items, chance=None)), summarise(measured(items, chance=None, kind="answer"))
+    assert (unknown.score, unknown.chance, unknown.normalised, unknown.clipped, unknown.p_chance) == (
+        0.5,
+        None,
+        None,
+        None,
+        None,
+    )
+    assert (free.chance, free.normalised, free.clipped, free.p_chance) == (
+        0.0,
+        pytest.approx(0.5),
+        pytest.approx(0.5),
+        None,
+    )
+    bare = measured([], chance=None).model_copy(update={"published": Published(score=0.7, n=100)})
+    assert (summarise(bare).normalised, summarise(bare).clipped) == (None, None)
+    given = bare.model_copy(update={"task": bare.task.model_copy(update={"chance": 0.0})})
+    assert summarise(given).normalised == pytest.approx(0.7)
+
+
+def test_items_found_in_part_are_counted() -> None:
+    found = summarise(measured([item(i, 1.0, dirty=0.3 if i < 4 else 0.0) for i in range(20)])).dirt
+    assert (found.looked_for, found.dirty.n, found.touched) == (20, 0, 4)
+
+
+def test_above_chance() -> None:
     assert above_chance(0.1, 0.25) == pytest.approx(-0.2)
     assert leaderboard(0.1, 0.25) == 0
     with pytest.raises(ValueError):

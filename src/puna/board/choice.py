@@ -42,7 +42,9 @@ def presets(tasks: Sequence[Column], scores: Sequence[Sequence[Score | None]]) -
         # A set counts for every model that has all of it.
         counted = {own: sum(set(own) <= set(other) for other in has) for own in Counter(has) if own}
         common = max(counted, key=lambda own: (counted[own], len(own), [-t for t in own]))
-    found = [Preset(id_, label, chosen) for id_, label, names in _KNOWN if (chosen := _named(tasks, usable, names))]
+    found = [
+        Preset(id_, label, chosen) for id_, label, names in _KNOWN if (chosen := _named(tasks, scores, usable, names))
+    ]
     if usable and all(set(preset.tasks) != set(usable) for preset in found):
         found.append(Preset("all", "all tasks", tuple(usable)))
     if common and all(set(preset.tasks) != set(common) for preset in found):
@@ -58,10 +60,16 @@ def presets(tasks: Sequence[Column], scores: Sequence[Sequence[Score | None]]) -
     return found, start
 
 
-def _named(tasks: Sequence[Column], usable: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
-    """The tasks of these names, of each the first; nothing where one is missing."""
-    first = {name: next((t for t in usable if tasks[t].facts.name == name), None) for name in names}
-    return tuple(t for t in first.values() if t is not None) if None not in first.values() else ()
+def _named(
+    tasks: Sequence[Column], scores: Sequence[Sequence[Score | None]], usable: Sequence[int], names: Sequence[str]
+) -> tuple[int, ...]:
+    """The tasks of these names, of each the column with most scores, then the first; nothing where one is missing."""
+
+    def count(t: int) -> int:
+        return sum((score := row[t]) is not None and score.value is not None for row in scores)
+
+    own = [[t for t in usable if tasks[t].facts.name == name] for name in names]
+    return tuple(max(found, key=lambda t: (count(t), -t)) for found in own) if all(own) else ()
 
 
 def ranking(board: Board, tasks: Sequence[int], scale: str = "raw") -> Ranking:

@@ -17,6 +17,7 @@ class Dirt:
 
     decidable: int  # items that were looked for in the model's training text
     dirty: int
+    touched: int | None  # of the clean: found in part; None: not counted
     clean_value: float | None
     clean_interval: tuple[float, float] | None
     dirty_value: float | None
@@ -54,6 +55,7 @@ class Score:
     variance: float | None = None  # of `value`: its standard error squared
     method: str = ""  # how the interval was made
     n: int | None = None  # items; None where it is not known
+    n_source: str = ""  # how that is known, of somebody else's score
     clusters: int | None = None  # what was independent among them
     norm: float | None = None  # (value - chance) / (1 - chance), per subtask
     norm_variance: float | None = None
@@ -81,6 +83,7 @@ class Column:
     slug: str
     facts: TaskFacts
     in_mean: bool  # a share, more is better: may be averaged with others
+    chat: bool = False  # asked in the models' chat format
     variants: tuple[str, ...] = ()  # what differs between results: "prompts in the chat format: ..."
 
 
@@ -112,6 +115,7 @@ class Difference:
     neither: int = 0
     binary: bool = False  # the four counts mean something
     more: int | None = None  # how many items would show this difference
+    visible: float | None = None  # the smallest difference that these items show in four of five samples
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from puna import words
 from puna.board.data import Column
+from puna.called import PUNA
 from puna.judge.measured import TaskFacts
 from puna.visible import clean
 
@@ -34,7 +35,7 @@ def environment() -> Environment:
         plain=words.plain, lang=words.language, brief=words.brief, shorten=shorten, counted=words.counted, score=score, signed=signed,
         under=under, duration=words.duration,
     )  # fmt: skip
-    made.globals.update(share=SHARE, policy=POLICY)
+    made.globals.update(share=SHARE, policy=POLICY, puna=PUNA)
     return made
 
 
@@ -82,7 +83,9 @@ def under(column: Column) -> str:
         parts = [facts.unit, "more is better" if facts.higher_is_better else "less is better"]
     if facts.shots:
         parts.append(f"{facts.shots}-shot")
-    if facts.chance is not None:
+    if column.chat:
+        parts.append("chat format")
+    if facts.chance:
         parts.append(f"chance {score(facts.chance, facts)}")
     return ", ".join(parts)
 

@@ -7,6 +7,7 @@ shown as absent, or all items of all models in memory with their texts.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from puna.board.choice import mean_difference, presets
 from puna.board.compare import task_pairs
@@ -15,7 +16,9 @@ from puna.board.family import parents_of
 from puna.board.writing import slugs
 from puna.errors import PunaError
 from puna.judge.distributions import normal_point
+from puna.judge.lining import Prepared
 from puna.judge.measured import Measurement, ModelFacts, TaskFacts
+from puna.judge.pairs import presumed
 from puna.judge.store.store import StoredResult
 from puna.judge.summary import summarise_seeds
 from puna.progress import QUIET, Progress
@@ -80,14 +83,14 @@ def gather(
     done = 0
     for t in range(len(tasks)):
         own = sorted((one for one in every if one.task == t and not one.why), key=lambda one: one.model)
-        measured = {}
+        measured: dict[int, Prepared] = {}
         for one in own:
             whole = _read(board, one)
             if whole is not None:
                 if reader is not None:
                     reader(board, one.model, t, whole)
-                # The texts of 60 models' items would fill the memory; the numbers do not.
-                measured[one.model] = _without_texts(whole)
+                # The texts of 60 models' items would fill the memory; the numbers do not, nor the marks of what was asked.
+                measured[one.model] = replace(Prepared.of(whole), measurement=_without_texts(whole))
             done += 1
             progress.update(done)
         _compare(board, t, measured)
@@ -115,12 +118,16 @@ def _without_texts(whole: Measurement) -> Measurement:
     return whole.model_copy(update={"items": tuple(items)})
 
 
-def _compare(board: Board, t: int, measured: Mapping[int, Measurement]) -> None:
+def _compare(board: Board, t: int, measured: Mapping[int, Prepared]) -> None:
     """Compare all pairs on one task, and note what differs between the results."""
     scores = {i: score for i in measured if (score := board.scores[i][t]) is not None and score.value is not None}
     board.pairs[t] = task_pairs(measured, scores)
-    board.seeds[t] = _seeds({i: measured[i] for i in scores})
-    board.tasks[t] = replace(board.tasks[t], variants=_variants(list(measured.values())))
+    board.seeds[t] = _seeds({i: measured[i].measurement for i in scores})
+    variants = _variants([one.measurement for one in measured.values()])
+    asked = {tuple(one.asked) for one in measured.values() if len(one.asked) and not one.measurement.settings.limit}
+    if len(asked) > 1:
+        variants += (f"questions and prompts: {len(asked)} different sets; only items asked alike are paired",)
+    board.tasks[t] = replace(board.tasks[t], variants=variants)
 
 
 def _seeds(measured: Mapping[int, Measurement]) -> list[SeedGroup]:
@@ -147,14 +154,15 @@ def score_of(result: StoredResult) -> Score:
     dirt = found.dirt
     return Score(
         result=result.id, path=str(result.path), command=facts.command, value=found.score, interval=found.interval,
-        variance=found.variance, method=found.method, n=found.n, clusters=found.clusters, norm=found.normalised,
+        variance=found.variance, method=found.method, n=found.n,
+        n_source="" if facts.published is None else facts.published.n_source, clusters=found.clusters, norm=found.normalised,
         norm_variance=None if found.normalised_error is None else found.normalised_error**2, clipped=found.clipped,
         failed=found.failed or facts.failed or (None if found.score is not None else "no score"),
         failed_items=found.failed_items, truncated=found.truncated_items, truncated_tokens=found.truncated_tokens,
         ties=found.ties, chance=found.chance, above_chance=found.p_chance, chance_test=found.p_method,
         parts=tuple(Part(one.name, one.n, one.score, one.interval, one.chance) for one in found.subtasks),
         dirt=None if dirt is None else Dirt(
-            dirt.looked_for, dirt.dirty.n, dirt.clean.score, dirt.clean.interval, dirt.dirty.score, dirt.dirty.interval,
+            dirt.looked_for, dirt.dirty.n, dirt.touched, dirt.clean.score, dirt.clean.interval, dirt.dirty.score, dirt.dirty.interval,
             dirt.difference, dirt.interval, dirt.threshold,
         ),
         source="" if origin is None else origin.name, source_url="" if origin is None else origin.url,
@@ -191,42 +199,69 @@ def _fullest(known: Sequence[ModelFacts]) -> ModelFacts:
         for name, value in first
         if value in (None, "", ()) and (found := next((getattr(o, name) for o in ordered if getattr(o, name)), None))
     }
-    return first.model_copy(update=missing)
+    notes = tuple(
+        dict.fromkeys(note for facts in ordered for note in facts.notes)
+    )  # what one result warns of holds for the model
+    return first.model_copy(update=missing | {"notes": notes})
 
 
-_What = tuple[str, str, str, str, str, str]
+class _What(NamedTuple):
+    """What makes a column: results that agree in all of it stand in one."""
+
+    name: str
+    metric: str
+    unit: str
+    aggregate: str = ""
+    digest: str = ""
+    data_digest: str = ""
+    shots: int = 0
+    chat: bool = False
 
 
 def _tasks(results: Sequence[StoredResult]) -> tuple[list[Column], dict[str, int]]:
-    """The columns, and the number of each result's. One column: one metric over equal data by one definition.
+    """The columns, and the number of each result's. One column: one metric over equal data by one definition, with as many examples,
+    all in plain text or all in the models' chat formats.
 
-    Somebody else's result, which has no digests, joins the most common column of its name and metric.
+    Somebody else's result, which has no digests, joins the most common column of its name and metric that has its number of
+    examples and its format, as far as its source states them.
     """
-
-    def loose(task: TaskFacts) -> tuple[str, str, str]:
-        return task.name, task.metric, task.unit
-
-    def key(task: TaskFacts) -> _What:
-        return (*loose(task), task.aggregate, task.digest, task.data_digest)
-
-    exact = Counter(key(one.task) for one in results if one.task.digest)
+    exact: Counter[_What] = Counter()
     column_of: dict[str, _What] = {}
-    for one in results:
-        own = key(one.task)
-        if not one.task.digest:
+    # First what is surest: what has digests, then what states its examples, then the rest.
+    for one in sorted(results, key=lambda one: (not one.task.digest, presumed(one.facts()), one.id)):
+        task, facts = one.task, one.facts()
+        chat = one.settings.chat and task.kind != "quiz"  # a quiz is always a chat
+        own = _What(task.name, task.metric, task.unit, shots=task.shots, chat=chat)
+        if task.digest:
+            own = own._replace(aggregate=task.aggregate, digest=task.digest, data_digest=task.data_digest)
+        else:
+            any_shots, any_chat = presumed(facts), facts.origin is not None and facts.origin.form != "lm_eval"
             known = sorted(
-                (what for what in exact if what[:3] == loose(one.task)), key=lambda what: (-exact[what], what)
+                (
+                    what
+                    for what in exact
+                    if what[:3] == own[:3]
+                    and (any_shots or what.shots == own.shots)
+                    and (any_chat or what.chat == own.chat)
+                ),
+                key=lambda what: (not what.digest, -exact[what], what),
             )
-            own = known[0] if known else (*loose(one.task), "", "", "")
+            own = known[0] if known else own
+        exact[own] += 1
         column_of[one.id] = own
     groups: dict[_What, list[TaskFacts]] = {}
     for one in results:
         groups.setdefault(column_of[one.id], []).append(one.task)
     chosen = {what: _described(own) for what, own in groups.items()}
+    for title in {facts.title for facts in chosen.values()}:
+        same = [what for what in chosen if chosen[what].title == title]
+        for what in same if len({(other.shots, other.chat) for other in same}) > 1 else []:
+            told = f"{title}, {what.shots}-shot{', chat' if what.chat else ''}"
+            chosen[what] = chosen[what].model_copy(update={"title": told})
     ordered = sorted(chosen, key=lambda what: (_rank(chosen[what]), chosen[what].title.casefold(), what))
-    names = slugs([(chosen[what].name, "\n".join(what)) for what in ordered])
+    names = slugs([(chosen[what].name, "\n".join(map(str, what))) for what in ordered])
     columns = [
-        Column(slug, chosen[what], chosen[what].unit == "share" and chosen[what].higher_is_better)
+        Column(slug, chosen[what], chosen[what].unit == "share" and chosen[what].higher_is_better, what.chat)
         for what, slug in zip(ordered, names, strict=True)
     ]
     place = {what: t for t, what in enumerate(ordered)}
@@ -276,21 +311,13 @@ def _variants(measured: Sequence[Measurement]) -> tuple[str, ...]:
     """What differs between the results of one column, in words."""
     found = []
     for words, values in (
-        ("prompts in the chat format", {one.settings.chat for one in measured}),
         ("items", {len(one.items) for one in measured if one.items}),
         ("sample seed", {one.settings.seed for one in measured if one.settings.limit}),
         ("precision", {one.settings.dtype for one in measured if one.origin is None}),
-        ("examples (shots)", {one.task.shots for one in measured}),
+        ("examples (shots)", {"not stated" if presumed(one) else one.task.shots for one in measured}),
     ):
         if len(values) > 1:
-            shown = [
-                {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-                for value in values
-            ]
-            found.append(f"{words}: {', '.join(sorted(shown))}")
-    prompts = {one.task.prompt_digest for one in measured if one.task.prompt_digest}
-    if len(prompts) > 1:
-        found.append(f"prompts: {len(prompts)} different sets; scores of different sets are compared unpaired")
+            found.append(f"{words}: {', '.join(sorted(map(str, values)))}")
     return tuple(found)
 
 

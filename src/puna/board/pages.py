@@ -24,6 +24,7 @@ from puna.board.items import Items, Kept
 from puna.board.scripts import board_script, pairs_script
 from puna.board.views import dirt_brief, model_view, task_view
 from puna.board.writing import Folder, replace_board
+from puna.called import typed
 from puna.errors import PunaError
 from puna.judge.store.store import StoredResult
 from puna.progress import QUIET, Progress
@@ -70,7 +71,7 @@ def build_board(
     """
     if not results:
         mend = (
-            "score a model first: puna judge MODEL"
+            f"score a model first: {typed()} judge MODEL"
             if not refused
             else f"the first of {len(refused)} refused: {refused[0][0]}: {refused[0][1]}"
         )
@@ -215,7 +216,7 @@ def _task_plot(board: Board, task: int, order: Sequence[int]) -> Markup | None:
                 )
             )  # fmt: skip
     axis = f"{words.brief(facts.metric, 30)}, per cent" if facts.unit == "share" else facts.unit
-    chance = None if facts.chance is None else scale * facts.chance
+    chance = scale * facts.chance if facts.chance else None
     return plots.drawn(
         lambda name, width: plots.task_plot(marks, name, width, axis, chance, facts.higher_is_better), "task"
     )

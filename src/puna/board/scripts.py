@@ -30,7 +30,7 @@ def board_script(board: Board, kept: list[Kept | None]) -> str:
         "tasks": [
             {
                 "slug": column.slug, "name": column.facts.name, "title": column.facts.title, "unit": column.facts.unit,
-                "higher": column.facts.higher_is_better, "chance": column.facts.chance, "in_mean": column.in_mean,
+                "kind": column.facts.kind, "higher": column.facts.higher_is_better, "chance": column.facts.chance, "in_mean": column.in_mean,
                 "n": max((score.n or 0 for row in board.scores if (score := row[t]) is not None), default=0),
             }
             for t, column in enumerate(board.tasks)
@@ -94,7 +94,7 @@ def _detail(found: Difference | None) -> dict[str, Any] | None:
     counts = (found.both, found.first_only, found.second_only, found.neither) if found.binary else (None,) * 4
     return {
         "n": found.n or None, "both": counts[0], "a_only": counts[1], "b_only": counts[2], "neither": counts[3],
-        "p": rounded(found.p), "lo": rounded(low), "hi": rounded(high), "test": found.test, "more": found.more,
+        "p": rounded(found.p), "lo": rounded(low), "hi": rounded(high), "test": found.test, "more": found.more, "visible": rounded(found.visible),
     }  # fmt: skip
 
 

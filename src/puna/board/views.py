@@ -5,6 +5,7 @@ the command that makes it, or what is not known written as nought.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,10 @@ from puna.board.family import ParentEntry
 from puna.board.filling import interval, power, score, shorten, signed
 from puna.board.gather import Gathered, Shown, gain_over
 from puna.board.seen import seen
+from puna.called import PUNA
 from puna.judge.measured import Item, ModelFacts, TaskFacts
+from puna.judge.normalised import task_chance
+from puna.judge.pairs import presumed
 from puna.judge.ranks import rank_sets
 
 _UNKNOWN = "unknown"
@@ -63,21 +67,41 @@ def model_view(
     if row.imported:
         said += " All scores were published by others, none was measured here."
     return {
-        "row": row, "summary": said, "known": known_of(row.facts),
+        "row": row, "summary": said, "known": known_of(row.facts), "notes": row.facts.notes,
         "digests": [("weights, SHA-256", row.facts.digest), ("tokenizer, SHA-256", row.facts.tokenizer_digest)],
         "seeds": [
             i for i, other in enumerate(board.models)
             if i != model and row.facts.recipe is not None and other.facts.recipe == row.facts.recipe
         ],
         "parents": parents[model], "children": children[model], "gains": board.gains[model],
-        "results": [result_view(board, one, files) for one in own], "others": others_view(board, model),
+        "results": [result_view(gathered, one, files) for one in own], "others": others_view(board, model),
     }  # fmt: skip
 
 
-def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+def reproduce_words(gathered: Gathered, one: Shown) -> tuple[str, str]:
+    """(command that runs a result again and compares, where it is to be typed): by the beginning of its id, which no other has."""
+    others = {other.result.id for other in gathered.results if other.result.id != one.result.id}
+    most = len(one.result.id)
+    length = next((k for k in range(8, most) if not any(name.startswith(one.result.id[:k]) for name in others)), most)
+    store = _store_of(one.result.path)
+    # A folder's place on the disk where the board was written is nobody else's business: then its name, typed from beside it.
+    typed = Path(store.name) if store.is_absolute() else store
+    option = "" if typed.as_posix() == "results" else f" --store {quoted(typed.as_posix())}"
+    where = " in the folder that holds the store" if store.is_absolute() else ""
+    return f"{PUNA} judge --reproduce {one.result.id[:length]}{option}", where
+
+
+def _store_of(path: Path) -> Path:
+    """The store's folder of a result, as it was typed: a result lies in STORE/data/TASK/DEVELOPER/MODEL/."""
+    return path.parents[4]
+
+
+def result_view(gathered: Gathered, one: Shown, files: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     """The values for one result."""
+    board = gathered.board
     facts, found, settings = one.result.task, one.score, one.result.settings
-    rows = [("items", words.number(found.n) if found.n is not None else _UNKNOWN)]
+    counted = words.number(found.n) if found.n is not None else _UNKNOWN
+    rows = [("items", f"{counted} ({found.n_source})" if found.n is not None and found.n_source else counted)]
     if found.clusters and found.clusters != found.n:
         rows.append(("of these independent", words.number(found.clusters)))
     if found.n and facts.items_in_all > found.n:
@@ -85,6 +109,8 @@ def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) 
     if found.norm is not None:
         rows.append(("chance taken off", score(found.norm, facts)))
         rows.append(("the same, clipped at chance", score(found.clipped, facts)))
+    elif found.value is not None and facts.unit == "share":
+        rows.append(("chance taken off", "not known: the chance level, or that of its subtasks, is not known"))
     if found.above_chance is not None:
         rows.append(("no better than guessing: p", words.p_value(found.above_chance)))
     rows += [("interval", found.method)] if found.method else []
@@ -93,9 +119,12 @@ def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) 
         rows.append(("cut to the context", cut))
     rows += [("items without a score", words.number(found.failed_items))] if found.failed_items else []
     rows += [("items with a tie", words.number(found.ties))] if found.ties else []
-    rows.append(("shots", str(facts.shots)))
+    rows.append(("shots", f"not stated; usual are {facts.shots}" if presumed(one.result.facts()) else str(facts.shots)))
+    rows += [("to be known", note) for note in facts.notes] if found.source else []
     if not found.source:
-        rows.append(("prompts", "in the model’s chat format" if settings.chat else "plain text"))
+        rows.append(
+            ("prompts", "in the model’s chat format" if settings.chat or facts.kind == "quiz" else "plain text")
+        )
         rows.append(("precision, device", f"{settings.dtype}, {settings.device}"))
         sample = f"{settings.limit} by seed {settings.seed}" if settings.limit is not None else "all items"
         rows.append(("sample", sample))
@@ -109,11 +138,12 @@ def result_view(board: Board, one: Shown, files: Mapping[str, tuple[str, str]]) 
         rows.append(("published", shorten(found.source_notes, 300)))
     rows += [(f"version of {name}", version) for name, version in sorted(one.result.harness.items())]
     record, samples = files.get(one.result.id, ("", ""))
+    again, where = reproduce_words(gathered, one) if not found.source and found.command else ("", "")
     return {
         "score": found, "facts": facts, "task": one.task, "shown": not one.why, "why": one.why,
         "anchor": board.tasks[one.task].slug if not one.why else f"result-{one.result.id}", "rows": rows,
         "dirt_words": dirt_words(found, facts), "seen": seen(one.result.contamination),
-        "reproduce": f"puna judge --reproduce {quoted(found.path)}" if not found.source and found.command else "",
+        "reproduce": again, "reproduce_where": where,
         "download": _address(record), "samples": _address(samples),
     }  # fmt: skip
 
@@ -129,11 +159,20 @@ def dirt_words(found: Score, facts: TaskFacts) -> str:
     if dirt is None:
         return ""
     if not dirt.dirty:
-        return f"None of {words.counted(dirt.decidable, 'item')} was found in the model’s training text."
+        said = f"None of {words.counted(dirt.decidable, 'item')}"
+        if dirt.touched == 0:
+            return f"{said} was found in the model’s training text, not even in part."
+        in_part = f"; {words.number(dirt.touched)} in part" if dirt.touched else ""
+        return (
+            f"{said} stands as good as whole in the model’s training text (at least {words.percent(dirt.threshold, 0)} of its "
+            f"n-grams){in_part}."
+        )
     parts = [
         f"{words.number(dirt.dirty)} of {words.counted(dirt.decidable, 'item')} stand in the model’s training text"
     ]
-    parts.append(f"(at least {words.percent(dirt.threshold, 0)} of an item’s n-grams).")
+    parts.append(
+        f"(at least {words.percent(dirt.threshold, 0)} of an item’s n-grams){f'; {words.number(dirt.touched)} more in part' if dirt.touched else ''}."
+    )
     if dirt.clean_value is not None:
         parts.append(
             f"On the clean ones it scores {score(dirt.clean_value, facts)} ({interval(dirt.clean_interval, facts)}),"
@@ -155,8 +194,12 @@ def dirt_brief(board: Board, model: int) -> str:
     if not found:
         return ""
     looked, dirty = sum(dirt.decidable for _, dirt in found), sum(dirt.dirty for _, dirt in found)
+    touched = sum(dirt.touched or 0 for _, dirt in found)
+    if not dirty and all(dirt.touched == 0 for _, dirt in found):
+        return f"none of {words.counted(looked, 'item')}, not even in part"
     if not dirty:
-        return f"none of {words.counted(looked, 'item')}"
+        said = f"none of {words.counted(looked, 'item')} as good as whole"
+        return f"{said}; {words.number(touched)} in part" if touched else said
     worst = max(found, key=lambda one: one[1].share)
     facts = board.tasks[worst[0]].facts
     told = f"{words.number(dirty)} of {words.counted(looked, 'item')}; most in {words.brief(facts.title, 40)}"
@@ -224,7 +267,7 @@ def task_view(gathered: Gathered, task: int, example: Item | None) -> dict[str, 
         places = {model: k for k, model in enumerate(order)}
         pairs = [(pair, found) for pair, found in pairs if abs(places[pair[0]] - places[pair[1]]) <= _NEAR]
     return {
-        "number": task, "column": column, "rows": rows, "order": order, "example": example,
+        "number": task, "column": column, "visible": _visible(board, task), "rows": rows, "order": order, "example": example,
         "failed": [(i, s.failed) for i, row in enumerate(board.scores) if (s := row[task]) is not None and s.value is None],
         "pairs": [(i, j, found) for (i, j), found in pairs], "near": _NEAR if near else 0, "known": _task_facts(facts),
         "digests": [("definition, SHA-256", facts.digest), ("data, SHA-256", facts.data_digest), ("prompts, SHA-256", facts.prompt_digest)],
@@ -233,16 +276,33 @@ def task_view(gathered: Gathered, task: int, example: Item | None) -> dict[str, 
     }  # fmt: skip
 
 
+def _visible(board: Board, task: int) -> str:
+    """The smallest difference that the items show, from the best to the worst of the pairs."""
+    found = sorted(one.visible for one in board.pairs[task].values() if one.visible is not None)
+    facts = board.tasks[task].facts
+    if not found:
+        return ""
+    low, high = score(found[0], facts), score(found[-1], facts)
+    return low if low == high else f"{low} to {high}"
+
+
 def _task_facts(facts: TaskFacts) -> list[tuple[str, str]]:
     rows = [
         ("name", facts.name), ("kind", facts.kind), ("metric", facts.metric), ("unit", "share, in per cent" if facts.unit == "share" else facts.unit),
         ("better", "more" if facts.higher_is_better else "less"), ("examples in the prompt", str(facts.shots)),
-        ("guessing gives", score(facts.chance, facts) if facts.chance is not None else "no chance level"),
+        ("guessing gives", _chance_words(facts)),
         ("the score is", "the mean over items" if facts.aggregate == "items" else "the mean of the subtasks’ means"),
         ("items in all", words.number(facts.items_in_all) if facts.items_in_all else _UNKNOWN), ("language", facts.language),
         ("data from", facts.source or _UNKNOWN), ("licence of the data", facts.licence or _UNKNOWN),
     ]  # fmt: skip
     return [(key, shorten(value, 400)) for key, value in rows]
+
+
+def _chance_words(facts: TaskFacts) -> str:
+    level = task_chance(facts)
+    if facts.unit != "share":
+        return "no chance level"
+    return "not known" if level is None else score(level, facts) if level else "nothing"
 
 
 def _task_summary(board: Board, task: int, order: Sequence[int], ranks: Mapping[int, str]) -> str:
@@ -261,7 +321,9 @@ def _clean_dirty(cell: Score, facts: TaskFacts) -> str:
     if cell.dirt is None:
         return "not looked for"
     if not cell.dirt.dirty:
-        return f"none of {words.number(cell.dirt.decidable)}"
+        return f"none of {words.number(cell.dirt.decidable)}" + (
+            f"; {words.number(cell.dirt.touched)} in part" if cell.dirt.touched else ""
+        )
     return f"{words.number(cell.dirt.dirty)} of {words.number(cell.dirt.decidable)}: {score(cell.dirt.clean_value, facts)}, {score(cell.dirt.dirty_value, facts)}"
 
 

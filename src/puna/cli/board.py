@@ -13,13 +13,17 @@ from puna.board import build_board
 from puna.cli.terminal import terminal_progress
 from puna.cli.verbs import print_json
 from puna.errors import PunaError
+from puna.judge.columns import wrap
 from puna.judge.store.store import Store
+from puna.words import counted
 
 HOST = "127.0.0.1"
 
 
 def run_board(store: Path, out: Path, *, title: str, serve: bool, port: int, json: bool) -> None:
     """Write the pages. Raises `PunaError` where there is no result, or where the folder is not a board's."""
+    if store.exists() and not store.is_dir():
+        raise PunaError("is a file, and a store is a folder", where=str(store), mend="give --store FOLDER")
     if not store.is_dir():
         raise PunaError("there are no results here", where=str(store), mend="judge a model first, or give --store")
     problems: list[PunaError] = []
@@ -32,8 +36,8 @@ def run_board(store: Path, out: Path, *, title: str, serve: bool, port: int, jso
                     "refused": [{"path": str(path), "reason": reason} for path, reason in refused]})  # fmt: skip
     else:
         for path, reason in refused:
-            typer.echo(f"Refused: {path}: {reason}")
-        typer.echo(f"{report.models:,} models, {report.tasks:,} tasks: {out / 'index.html'}")
+            typer.echo("\n".join(wrap(f"Refused: {path}: {reason}")))
+        typer.echo(f"{counted(report.models, 'model')}, {counted(report.tasks, 'task')}: {out / 'index.html'}")
     if serve:
         show(out, port)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run_judge(
     models: list[str], tasks: list[str], *, data: Path | None, limit: int | None, seed: int, chat: bool, store: Path,
     reproduce: str | None, imports: list[Path], of: str | None, unit: str | None, export: Path | None, control: list[str], twin: str | None, ask: str | None,
-    context: int | None, batch_tokens: int, device: str | None, fresh: bool, runs: Path, json: bool,
+    context: int | None, bos: str | None, keep_answers: bool, batch_tokens: int, device: str | None, fresh: bool, runs: Path, json: bool,
 ) -> None:  # fmt: skip
     """Do one thing: judge, run a result again, import, export, or ask. Raises `PunaError` for a mistake of the user's."""
     from puna.judge.store.store import Store
@@ -51,7 +51,19 @@ def run_judge(
         from puna.judge.asking.run import Request, judge_models
 
         request = Request(
-            tuple(tasks), data, limit, seed, chat, batch_tokens, device, runs, fresh, tuple(control), context
+            tuple(tasks),
+            data,
+            limit,
+            seed,
+            chat,
+            batch_tokens,
+            device,
+            runs,
+            fresh,
+            tuple(control),
+            context,
+            bos,
+            keep_answers,
         )
         results: list[StoredResult] = []
         with terminal_progress() as progress:
@@ -75,12 +87,12 @@ def _show(results: "list[StoredResult]", store: Path, json: bool) -> None:
     from puna.visible import clean
 
     lines = [f"{'model':<18} {'task':<18}{'score':>8}{'95 % interval':>20}{'n':>7}{'chance':>8}", "-" * 80]
-    notes = []
+    notes = list[str]()
     for result in results:
         summary, name = result.summary, f"{fit(clean(result.model.name), 18)} {fit(clean(result.task.title), 18)}"
         if summary.score is None:
             lines.append(f"{name}  failed")
-            notes.append(f"{result.task.title}: {result.failed}.")
+            notes.append(f"{result.model.name} on {result.task.title}: {result.failed}.")
             continue
         chance = "-" if result.task.chance is None else f"{result.task.chance:.3f}"
         within = "-" if summary.interval is None else f"{summary.interval[0]:.3f} to {summary.interval[1]:.3f}"
@@ -88,7 +100,7 @@ def _show(results: "list[StoredResult]", store: Path, json: bool) -> None:
         if summary.truncated_items:
             notes.append(f"{result.model.name} on {result.task.title}: {summary.truncated_items:,} of {summary.n:,} items did not fit "
                          f"the context; {summary.truncated_tokens:,} tokens at their beginning were not read.")  # fmt: skip
-    for note in dict.fromkeys(notes):
+    for note in dict.fromkeys([*notes, *_said_of(results)]):
         lines += ["", *wrap(clean(note))]
     typer.echo(
         "\n".join(
@@ -102,10 +114,23 @@ def _show(results: "list[StoredResult]", store: Path, json: bool) -> None:
     )
 
 
+def _said_of(results: "list[StoredResult]") -> list[str]:
+    """What must be known of the runs, the models and the tasks; each once."""
+    said = []
+    for result in results:
+        more = result.settings.extra.get("notes")
+        said += [
+            f"{result.model.name} on {result.task.title}: {note}" for note in (more if isinstance(more, list) else [])
+        ]
+    said += [f"{result.model.name}: {note}" for result in results for note in result.model.notes]
+    return [*said, *(f"{result.task.title}: {note}" for result in results for note in result.task.notes)]
+
+
 def _object(result: "StoredResult") -> dict[str, Any]:
     return {
         "id": result.id, "path": str(result.path), "model": result.model.model_dump(), "task": result.task.model_dump(),
         "summary": result.summary.model_dump(), "failed": result.failed, "command": result.command,
+        "notes": result.settings.extra.get("notes", []),
     }  # fmt: skip
 
 
@@ -133,6 +158,8 @@ def _compared(stored: "StoredResult", found: "Reproduced") -> list[str]:
         ("items", f"{found.items:,}" + (f" ({found.missing:,} in one run only)" if found.missing else "")),
         ("other answers", f"{found.other_answers:,}" + (f", and {found.near_ties:,} near ties" if found.near_ties else "")),
         ("largest difference", f"{found.largest:.2g} nats (allowed: {found.tolerance:g})"),
+        *([("contamination", f"{found.marks:,} items are marked otherwise than then")] if found.marks else []),
+        *(("not made again", said) for said in found.not_again),
         *((f"{name} then, now", f"{then}, {now}") for name, (then, now) in found.harness.items()),
     ]  # fmt: skip
     return [f"{name:<20} {value}" for name, value in rows]

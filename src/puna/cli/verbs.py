@@ -57,8 +57,10 @@ _EXAMPLES = {
         "judge python --task small --data evals",
         "judge python stories260K.bin --task leaderboard --data evals --limit 200",
         "judge openai:http://127.0.0.1:8000/v1#model --task mmlu --data evals --limit 20",
+        "judge mymodel --task arc_easy --data evals --control stories260K.bin",
         "judge --reproduce RESULT",
         "judge --import recipes/leaderboard-2023.csv",
+        "judge --twin arc_easy=arc_twin",
     ],
     "board": ["board", "board --store results --out board", "board --serve"],
     "convert": [
@@ -147,26 +149,36 @@ def judge(
         help="leaderboard, small, mmlu, ...; my.yaml; text:FILE; quiz:RUN; lm_eval:NAME. May be repeated.",
     ),
     data: Path | None = typer.Option(None, metavar="DIR", help="The folder of the tasks' files."),
-    limit: int | None = typer.Option(None, metavar="N", help="At most N items of a task, or of each subtask."),
+    limit: int | None = typer.Option(None, min=1, metavar="N", help="At most N items of a task, or of each subtask."),
     seed: int = typer.Option(1234, metavar="N", help="Which items a limit keeps, which examples are shown."),
     chat: bool = typer.Option(False, "--chat", help="Ask in the model's chat format."),
     store: Path = _STORE,
-    reproduce: str | None = typer.Option(None, metavar="RESULT", help="Run a result again and compare."),
+    reproduce: str | None = typer.Option(None, metavar="RESULT", help="Instead of MODEL: run a result again, compare."),
     import_: list[Path] = typer.Option(
-        [], "--import", metavar="PATH", show_default=False, help="Others' results: lm_eval, .eval_results, EEE, CSV."
+        [],
+        "--import",
+        metavar="PATH",
+        show_default=False,
+        help="Instead of MODEL: take in others' results (lm_eval, .eval_results, EEE, CSV).",
     ),
     of: str | None = typer.Option(None, metavar="MODEL", help="Whose results --import reads, where they do not say."),
     unit: str | None = typer.Option(None, metavar="UNIT", help="share or percent, where --import's files do not say."),
-    export: Path | None = typer.Option(None, metavar="FOLDER", help="Write the store for others (EEE, .eval_results)."),
+    export: Path | None = typer.Option(None, metavar="FOLDER", help="Instead of MODEL: write the store for others."),
     control: list[str] = typer.Option(
         [], metavar="MODEL", show_default=False, help="Also Min-K%++ of the items, beside this model; may be repeated."
     ),
-    twin: str | None = typer.Option(None, metavar="TASK=TWIN", help="Scores beside what a twin of the task predicts."),
-    ask: str | None = typer.Option(None, metavar="SQL", help="A question to the store: tables results and items."),
-    context: int | None = typer.Option(
-        None, metavar="N", help="Tokens of an endpoint's context, where it is not told."
+    twin: str | None = typer.Option(
+        None, metavar="TASK=TWIN", help="Instead of MODEL: scores beside what a twin predicts."
     ),
-    batch_tokens: int = typer.Option(8192, metavar="N", help="Tokens that are read at once."),
+    ask: str | None = typer.Option(None, metavar="SQL", help="Instead of MODEL: ask the tables results and items."),
+    context: int | None = typer.Option(
+        None, min=1, metavar="N", help="Tokens of an endpoint's context, where it is not told."
+    ),
+    bos: str | None = typer.Option(None, metavar="TEXT", help="What begins a document at an endpoint, like <s>."),
+    keep_answers: bool = typer.Option(
+        False, "--keep-answers", help="Of an endpoint, take earlier runs' answers: the same model is there."
+    ),
+    batch_tokens: int = typer.Option(8192, min=1, metavar="N", help="Tokens that are read at once."),
     device: str | None = typer.Option(None, metavar="NAME", help="cpu or cuda; the GPU where there is one."),
     fresh: bool = typer.Option(False, "--fresh", help="Ask again what was answered before."),
     runs: Path = _RUNS,
@@ -176,7 +188,7 @@ def judge(
     from puna.cli.judge import run_judge
 
     run_judge(models or [], task, data=data, limit=limit, seed=seed, chat=chat, store=store, reproduce=reproduce, imports=import_, of=of,
-              unit=unit, export=export, control=control, twin=twin, ask=ask, context=context, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
+              unit=unit, export=export, control=control, twin=twin, ask=ask, context=context, bos=bos, keep_answers=keep_answers, batch_tokens=batch_tokens, device=device, fresh=fresh, runs=runs, json=json)  # fmt: skip
 
 
 def board(
@@ -186,7 +198,7 @@ def board(
     ),
     title: str = typer.Option("Leaderboard", metavar="TEXT", help="What stands above it."),
     serve: bool = typer.Option(False, "--serve", help="Then show it on this machine, until Ctrl-C."),
-    port: int = typer.Option(8080, metavar="N", help="The port for --serve."),
+    port: int = typer.Option(8080, min=0, max=65535, metavar="N", help="The port for --serve."),
     json: bool = _JSON,
 ) -> None:
     """Make the leaderboard's pages from the store."""

@@ -25,12 +25,11 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     ends: Callable[[int, list[int]], bool],
-) -> Iterator[tuple[int, list[int]]]:
-    """(number of the prompt, its reply's ids) as replies end, longest prompts first.
+) -> Iterator[tuple[int, list[int] | None]]:
+    """(number of the prompt, its reply's ids) as replies end, longest prompts first; None where a logit of it is no finite number.
 
     `limits`: the most new tokens of each; prompt and reply must fit the model's context. `ends(number, ids)` is asked after each
-    token whether the reply is whole, that token included. Raises ValueError for an empty prompt, `PunaError` for one too long
-    and where the model's logits are no numbers.
+    token whether the reply is whole, that token included. Raises ValueError for an empty prompt, `PunaError` for one too long.
     """
     context = model.config.max_position_embeddings
     for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
@@ -53,7 +52,7 @@ def greedy(
 def _together(
     model: Decoder, live: list[int], prompts: Sequence[Sequence[int]], limits: Sequence[int],
     ends: Callable[[int, list[int]], bool],
-) -> Iterator[tuple[int, list[int]]]:  # fmt: skip
+) -> Iterator[tuple[int, list[int] | None]]:  # fmt: skip
     """One batch: the prompts at once, padded on the right, then a token for each row and pass; a finished row leaves."""
     device = model.head_weight().device
     replies: dict[int, list[int]] = {number: [] for number in live}
@@ -75,7 +74,9 @@ def _together(
             staying = []
             for row, (number, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
                 if token < 0:
-                    raise PunaError("the model's logits are no finite numbers", mend="its weights are damaged")
+                    del replies[number]
+                    yield number, None
+                    continue
                 replies[number].append(token)
                 if len(replies[number]) >= limits[number] or ends(number, replies[number]):
                     yield number, replies.pop(number)

@@ -1,6 +1,6 @@
-"""One pass over a batch of trunks with branches: what several rows have in common is read once, with no cache in between.
+"""One pass over trunks with branches: what several rows have in common is read once, with no cache in between.
 
-In: a decoder and a `Pack`. Out: hidden states, at the wanted places alone. Must never happen: a branch sees another branch, or
+In: a decoder and `Pack`s. Out: hidden states, at the wanted places alone. Must never happen: a branch sees another branch, or
 a result other than the decoder's own beyond rounding (tests hold the two together for every kind of config).
 
 A pack's row is a trunk (a question with its prompt) and, behind it, branches (its answers) that all go on from the trunk's end:
@@ -13,6 +13,8 @@ A trunk's tokens attend causally; a branch's tokens to their whole trunk and, ca
 all trunks of a batch (the same few-shot examples) may come as a `Prefix`: its keys and values of every layer.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +49,11 @@ class Pack:
     lengths: Int[Tensor, " b"]  # of the trunks, without padding
     branch: Int[Tensor, "b t"]
     positions: Int[Tensor, "b l"]  # counted from the beginning of the text, the prefix included
+
+    def flat(self, places: Int[Tensor, "b w"]) -> Int[Tensor, " bw"]:
+        """Where the places of the rows lie when all rows stand in one line."""
+        lines = torch.arange(len(places), device=places.device)[:, None]
+        return (lines * self.ids.shape[1] + places).flatten()
 
     def visible(self, places: Int[Tensor, "b n"], before: int, window: int | None = None) -> Bool[Tensor, "b 1 n s"]:
         """What the tokens at `places` may see of [prefix, trunk, branches] (s = before + l)."""
@@ -85,71 +92,73 @@ class Reader:
         """The keys and values of `ids`, read from position 0."""
         count = torch.tensor([len(ids)], device=ids.device)
         steps = torch.arange(len(ids), device=ids.device)[None]
-        pack = Pack(ids[None], len(ids), count, ids.new_zeros(1, 0), steps)
         kept = Prefix([], [])
-        self._read(pack, None, None, kept)
+        self._read([Pack(ids[None], len(ids), count, ids.new_zeros(1, 0), steps)], None, None, kept)
         return kept
 
-    def __call__(self, pack: Pack, wanted: Int[Tensor, "b w"], prefix: Prefix | None = None) -> Float[Tensor, "b w d"]:
-        """Hidden states after the final norm at the places `wanted` of each row (repeat one where a row wants fewer)."""
-        hidden = self._read(pack, wanted, prefix, None)
-        return F.rms_norm(hidden, (hidden.shape[-1],), self._model.model.norm.weight, self._config.rms_norm_eps)
+    def __call__(
+        self, packs: Sequence[Pack], wanted: Sequence[Int[Tensor, "b w"]], prefix: Prefix | None = None
+    ) -> list[Float[Tensor, "b w d"]]:
+        """Hidden states after the final norm at the places `wanted` of each pack's rows (repeat one where a row wants fewer).
+
+        Packs differ in shape; matrix products take the tokens of all of them at once, attention goes pack by pack.
+        """
+        hidden = self._read(packs, wanted, prefix, None)
+        hidden = F.rms_norm(hidden, hidden.shape[-1:], self._model.model.norm.weight, self._config.rms_norm_eps)
+        parts = hidden.split([places.numel() for places in wanted])
+        return [part.view(*places.shape, -1) for part, places in zip(parts, wanted, strict=True)]
 
     def _read(
-        self, pack: Pack, wanted: Int[Tensor, "b w"] | None, prefix: Prefix | None, kept: Prefix | None
-    ) -> Float[Tensor, "b n d"]:
-        """All layers. The last one computes the wanted places alone where they are fewer than half."""
-        config, split, length = self._config, pack.trunk, pack.ids.shape[1]
-        before = 0 if prefix is None else prefix.length
-        window = config.sliding_window
-        if window is not None and before + length <= window:
-            window = None
-        trunk_mask = None
-        if split and (before or window is not None):
-            trunk_mask = attention_mask(
-                torch.arange(before, before + split, device=pack.ids.device)[None],
-                torch.arange(before + split, device=pack.ids.device),
-                window=window,
+        self, packs: Sequence[Pack], wanted: Sequence[Tensor] | None, prefix: Prefix | None, kept: Prefix | None
+    ) -> Float[Tensor, "m d"]:
+        """All layers over n tokens in a line. The last one computes the wanted places alone where they are fewer than half."""
+        config, before = self._config, 0 if prefix is None else prefix.length
+        looks = [_Look(pack, before, config.sliding_window) for pack in packs]
+        sizes = [pack.ids.numel() for pack in packs]
+        flat: Tensor | None = None
+        if wanted is not None:
+            starts = itertools.accumulate(sizes[:-1], initial=0)
+            flat = torch.cat(
+                [start + pack.flat(places) for start, pack, places in zip(starts, packs, wanted, strict=True)]
             )
-        branch_mask = None
-        if length > split:
-            places = torch.arange(split, length, device=pack.ids.device)[None].expand(len(pack.ids), -1)
-            branch_mask = pack.visible(places, before, window)
-        few = wanted is not None and 2 * wanted.shape[1] < length
-        cos, sin = self._model.rope(pack.positions)
-        cos, sin = torch.cat((cos, cos), dim=-1)[:, :, None], torch.cat((-sin, sin), dim=-1)[:, :, None]
-        x = self._model.embed(pack.ids)
+        few = flat is not None and 2 * len(flat) < sum(sizes)
+        cos, sin = self._model.rope(torch.cat([pack.positions.flatten() for pack in packs]))
+        cos, sin = torch.cat((cos, cos), dim=-1)[:, None], torch.cat((-sin, sin), dim=-1)[:, None]
+        x = self._model.embed(torch.cat([pack.ids.flatten() for pack in packs]))
         for number, one in enumerate(self._layers):
+            last = few and number == len(self._layers) - 1
             read = F.rms_norm(x, x.shape[-1:], one.norm, config.rms_norm_eps)
-            k = self._heads(read, one, 1, cos, sin).transpose(1, 2)
-            v = self._heads(read, one, 2).transpose(1, 2)
-            if kept is not None:
-                kept.k.append(k)
-                kept.v.append(v)
-            if prefix is not None:
-                k, v = (
-                    torch.cat((old[number].expand(len(x), -1, -1, -1), new), dim=2)
-                    for old, new in ((prefix.k, k), (prefix.v, v))
-                )
-            if few and wanted is not None and number == len(self._layers) - 1:
-                q = self._heads(_at(read, wanted), one, 0, _at(cos, wanted), _at(sin, wanted)).transpose(1, 2)
-                mixed = attention(q, k, v, mask=pack.visible(wanted, before, window))
-                x = _at(x, wanted)
+            k, v = self._heads(read, one, 1, cos, sin).split(sizes), self._heads(read, one, 2).split(sizes)
+            if last and flat is not None and wanted is not None:
+                x, read, cos, sin = x[flat], read[flat], cos[flat], sin[flat]
+                q = self._heads(read, one, 0, cos, sin).split([places.numel() for places in wanted])
             else:
-                q = self._heads(read, one, 0, cos, sin).transpose(1, 2)
-                mixed = _mix(q, k, v, split, before + split, trunk_mask, branch_mask)
-            x = _add(x, mixed.transpose(1, 2).reshape(*x.shape[:2], -1), one.o)
+                q = self._heads(read, one, 0, cos, sin).split(sizes)
+            mixed = []
+            for place, look in enumerate(looks):
+                keys, values = look.rows(k[place]), look.rows(v[place])
+                if kept is not None:
+                    kept.k.append(keys)
+                    kept.v.append(values)
+                if prefix is not None:
+                    keys, values = (
+                        torch.cat((old[number].expand(len(new), -1, -1, -1), new), dim=2)
+                        for old, new in ((prefix.k, keys), (prefix.v, values))
+                    )
+                seen = wanted[place] if last and wanted is not None else None
+                mixed.append(look.mix(q[place], keys, values, seen))
+            x = torch.addmm(x, mixed[0] if len(mixed) == 1 else torch.cat(mixed), one.o.mT)
             read = F.rms_norm(x, x.shape[-1:], one.mlp_norm, config.rms_norm_eps)
             gate = F.silu(F.linear(read, one.gate), inplace=True)
-            x = _add(x, gate.mul_(F.linear(read, one.up)), one.down)
-        return x if few or wanted is None else _at(x, wanted)
+            x = torch.addmm(x, gate.mul_(F.linear(read, one.up)), one.down.mT)
+        return x if few or flat is None else x[flat]
 
     def _heads(
-        self, x: Float[Tensor, "b n d"], one: _Weights, which: int, cos: Tensor | None = None, sin: Tensor | None = None
-    ) -> Float[Tensor, "b n h e"]:
+        self, x: Float[Tensor, "n d"], one: _Weights, which: int, cos: Tensor | None = None, sin: Tensor | None = None
+    ) -> Float[Tensor, "n h e"]:
         """Queries (0), keys (1) or values (2): projected, normed where the model does, turned where an angle is given."""
         weight, bias = one.projections[which]
-        out = F.linear(x, weight, bias).view(*x.shape[:2], -1, self._config.head_dim)
+        out = F.linear(x, weight, bias).view(len(x), -1, self._config.head_dim)
         norm = (one.q_norm, one.k_norm, None)[which]
         if norm is not None:
             out = F.rms_norm(out, out.shape[-1:], norm, self._config.rms_norm_eps)
@@ -162,25 +171,47 @@ class Reader:
         return (out * cos + turned * sin).to(out.dtype)
 
 
-def _at(x: Tensor, places: Int[Tensor, "b w"]) -> Tensor:
-    """x [b, l, ...] at the places [b, w] of each row (x may hold one row for all)."""
-    rows = torch.arange(len(places), device=x.device)[:, None] if len(x) > 1 else torch.zeros_like(places)
-    return x[rows, places]
+class _Look:
+    """Attention within one pack: its masks, made once for all layers."""
 
+    def __init__(self, pack: Pack, before: int, window: int | None) -> None:
+        (lines, length), device = pack.ids.shape, pack.ids.device
+        if window is not None and before + length <= window:
+            window = None
+        self._pack, self._before, self._window = pack, before, window
+        self._end = before + pack.trunk
+        self._trunk: Tensor | None = None
+        self._branch: Tensor | None = None
+        if pack.trunk and (before or window is not None):
+            steps = torch.arange(self._end, device=device)
+            self._trunk = attention_mask(steps[None, before:], steps, window=window)
+        if length > pack.trunk:
+            places = torch.arange(pack.trunk, length, device=device).expand(lines, -1)
+            self._branch = pack.visible(places, before, window)
 
-def _add(x: Float[Tensor, "b n d"], y: Float[Tensor, "b n e"], weight: Float[Tensor, "d e"]) -> Float[Tensor, "b n d"]:
-    """x + y·weightᵀ: one product that adds to what stands there."""
-    return torch.addmm(x.flatten(0, 1), y.flatten(0, 1), weight.mT).view(x.shape)
+    def rows(self, x: Float[Tensor, "n h e"]) -> Float[Tensor, "b h l e"]:
+        """The pack's tokens, which lie in a line, as its rows."""
+        return x.view(len(self._pack.ids), -1, *x.shape[1:]).transpose(1, 2)
 
+    def mix(
+        self,
+        q: Float[Tensor, "n h e"],
+        k: Float[Tensor, "b kv s e"],
+        v: Float[Tensor, "b kv s e"],
+        places: Tensor | None,
+    ) -> Float[Tensor, "n he"]:
+        """What each token gets of what it sees; `places`: the queries are those of these places [b, w] alone.
 
-def _mix(
-    q: Float[Tensor, "b h l d"], k: Float[Tensor, "b kv s d"], v: Float[Tensor, "b kv s d"], split: int, end: int,
-    trunk_mask: Tensor | None, branch_mask: Tensor | None,
-) -> Float[Tensor, "b h l d"]:  # fmt: skip
-    """Trunks and branches apart: the causal kernel leaves out what lies above the diagonal, the masked one is for few queries."""
-    parts = []
-    if split:
-        parts.append(attention(q[:, :, :split], k[:, :, :end], v[:, :, :end], causal=True, mask=trunk_mask))
-    if branch_mask is not None:
-        parts.append(attention(q[:, :, split:], k, v, mask=branch_mask))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        Trunks and branches apart: the causal kernel leaves out what lies above the diagonal, the masked one is for few queries.
+        """
+        queries, split = self.rows(q), self._pack.trunk
+        if places is not None:
+            parts = [attention(queries, k, v, mask=self._pack.visible(places, self._before, self._window))]
+        else:
+            parts = []
+            if split:
+                own = queries[:, :, :split], k[:, :, : self._end], v[:, :, : self._end]
+                parts.append(attention(*own, causal=True, mask=self._trunk))
+            if self._branch is not None:
+                parts.append(attention(queries[:, :, split:], k, v, mask=self._branch))
+        return torch.cat([part.transpose(1, 2) for part in parts], dim=1).reshape(len(q), -1)

@@ -75,8 +75,11 @@ class Item(_Fact):
     question: str  # the item's own text, for people
     prompt: str  # all that the model was given, few-shot examples too
     choices: tuple[str, ...] = ()  # empty where the answer is written freely
+    continuation: str = ""  # where the choices are contexts: what follows each of them, as it was asked
     target: tuple[int | str, ...] = ()  # places of the right choices, or the right answers
-    answer: int | str | None = None  # the place of the chosen one, or what was written; None where it failed
+    # The place of the chosen one, or what was written; None where it failed. "": a continuation that the model would not write, and
+    # what it would write is not known.
+    answer: int | str | None = None
     loglikelihoods: tuple[float | None, ...] = ()  # nats, of each choice; None where they are no numbers
     score: float | None = None  # the main metric of this item; None where it failed
     weight: float = 1.0  # bytes where the score is bits per byte (then `score` is bits, not bits per byte)

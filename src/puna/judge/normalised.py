@@ -12,6 +12,8 @@ With s the score and r the chance level of a subtask, the leaderboard of June 20
 2. r is that of the subtask. In MMLU-Pro about 17 % of the questions have fewer than the ten options of r = 0.1 (the
    leaderboard's discussion 947), so a model that guesses is above nought again.
 
+Guessing that gives nothing (chance 0) is not a chance level that nobody knows (None): of the latter nothing is normalised.
+
 `unclipped` has neither: r is the mean of the items' own chances, and a score below chance stays below.
 """
 
@@ -21,6 +23,8 @@ import numpy as np
 
 from puna.judge.measured import Item, TaskFacts
 from puna.judge.stats import DRAWS, LEVEL, Estimate, Floats, Ids, Interval, mean_estimate, strata_draws
+
+_FREE = ("answer", "cloze")  # kinds of task whose answers are written freely: there guessing gives nothing
 
 
 def leaderboard(score: float, chance: float) -> float:
@@ -35,24 +39,33 @@ def above_chance(score: float, chance: float) -> float:
     return (score - chance) / (1 - chance)
 
 
-def subtask_chance(task: TaskFacts, subtask: str) -> float:
-    """The declared chance level of a subtask: its own, else the task's, else 0."""
-    return task.chances.get(subtask, task.chance or 0.0)
+def task_chance(task: TaskFacts) -> float | None:
+    """What guessing gives on a task: what it says, else 0 where the answer is written freely, else None: not known."""
+    return task.chance if task.chance is not None or task.kind not in _FREE else 0.0
 
 
-def item_chances(task: TaskFacts, items: Sequence[Item]) -> Floats:
+def subtask_chance(task: TaskFacts, subtask: str) -> float | None:
+    """The chance level of a subtask: its own, else the task's; None where it is not known."""
+    return task.chances.get(subtask, task_chance(task))
+
+
+def item_chances(task: TaskFacts, items: Sequence[Item]) -> Floats | None:
     """What guessing gives on each item [n]: right choices / choices where it has some, else its subtask's chance.
 
-    All 0 where the task has no chance level: there guessing gives nothing, whatever an item looks like.
+    All 0 where guessing gives nothing on the task, whatever an item looks like. None where the level of the task, or of one
+    item without choices, is not known.
     """
-    if task.chance is None and not task.chances:
+    level = task_chance(task)
+    if level is None and not task.chances:
+        return None
+    if not level and not task.chances:
         return np.zeros(len(items))
-    found = []
+    found: list[float | None] = []
     for item in items:
         right = {place for place in item.target if isinstance(place, int) and 0 <= place < len(item.choices)}
         whole = len(item.choices) > 1 and 0 < len(right) < len(item.choices) and len(right) == len(set(item.target))
         found.append(len(right) / len(item.choices) if whole else subtask_chance(task, item.subtask))
-    return np.array(found, np.float64)
+    return None if None in found else np.array(found, np.float64)
 
 
 def unclipped_values(values: Floats, chances: Floats, strata: Ids | None = None) -> Floats:

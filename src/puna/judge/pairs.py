@@ -1,20 +1,20 @@
 """Two models on one task: the difference, item by item where there are items, and whether it can be told from nought.
 
 Comes in: two measurements of one task, or two published numbers. Goes out: a `Comparison`, or the reason why there is
-none. Must never happen: a difference between measurements of unequal questions, prompts or metrics; a paired test that
-takes items of one passage for independent ones.
+none. Must never happen: a difference between measurements of unequal definitions, data or metrics; a pair of items that
+were not asked alike; a paired test that takes items of one passage for independent ones.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from puna.judge.distributions import normal_p, sign_p, student_p
+from puna.judge.lining import Prepared, Shared, line_up
 from puna.judge.measured import Measurement
-from puna.judge.normalised import item_chances, unclipped_values
+from puna.judge.normalised import unclipped_values
 from puna.judge.stats import (
     _Z,
     DRAWS,
@@ -26,7 +26,8 @@ from puna.judge.stats import (
     ratio_estimate,
     smallest_visible,
 )
-from puna.judge.summary import clusters_of, scores_of, strata_of, summarise, weights_of
+from puna.judge.store.known import SHOTS_NOT_STATED
+from puna.judge.summary import summarise
 
 
 class _Frozen(BaseModel):
@@ -47,11 +48,14 @@ class Comparison(_Frozen):
     higher: int = 0  # items where the first scores higher
     lower: int = 0
     equal: int = 0
+    both: int | None = None  # of the equal ones: both right; None where scores are not all 0 or 1
     sign_p: float | None = None  # sign test of higher and lower (mid-p), where items are independent
     items_needed: int | None = None  # to see a difference as large as this one with 80 % power at 5 %
     smallest_visible: float | None = None  # the difference that n items show with 80 % power at 5 %
     left_out_first: int = 0  # items that only the first has
     left_out_second: int = 0
+    unlike: int = 0  # items that both have and that were not asked alike: left out too
+    reason: str = ""  # why it is not paired
 
     @property
     def variance(self) -> float | None:
@@ -107,6 +111,7 @@ def compare_scores(
         found = mean_estimate(gap, clusters=clusters if kin else None, strata=strata)
     known = Comparison(difference=found.value, n=len(gap), clusters=found.units, method=found.method,
                        higher=higher, lower=lower, equal=len(gap) - higher - lower,
+                       both=int(((first == 1) & (second == 1)).sum()) if binary else None,
                        sign_p=None if kin else sign_p(higher, lower))  # fmt: skip
     if found.standard_error is None or found.df is None:
         return known
@@ -148,25 +153,31 @@ _EQUAL = (
     ("aggregate", "one is a mean over items, the other over subtasks"),
     ("shots", "the numbers of examples before a question differ"),
 )
-_DIGESTS = (
-    ("digest", "the definitions of the task differ"),
-    ("data_digest", "the data differ"),
-    ("prompt_digest", "the prompts differ (other examples, another format or another sample of items)"),
-)
+_DIGESTS = (("digest", "the definitions of the task differ"), ("data_digest", "the data differ"))
+_PRESUMED = ("aggregate", "shots")  # what a published score seldom says
 
 
 def why_not(first: Measurement, second: Measurement) -> str | None:
-    """Why two measurements make no difference, or None: same questions, same prompts, same metric, no failure.
+    """Why two measurements make no difference, or None: same task, same data, same metric, no failure.
 
-    A digest that a published score lacks is not known, and no hindrance: `Comparison.paired` is False then.
+    A digest that one lacks is not known, and no hindrance; nor is what a published score is only presumed to be (its aggregate,
+    and its examples where a note says that they are not stated). Whether the items were asked alike: `line_up`.
     """
     for field, words in _EQUAL:
-        if getattr(first.task, field) != getattr(second.task, field):
+        if getattr(first.task, field) != getattr(second.task, field) and not (
+            field in _PRESUMED and any(presumed(side, field) for side in (first, second))
+        ):
             return words
-    both = bool(first.items and second.items)
+    if (
+        first.settings.chat != second.settings.chat
+        and first.task.kind != "quiz"
+        and not first.origin
+        and not second.origin
+    ):
+        return "one was asked in its chat format, the other in plain text"
     for field, words in _DIGESTS:
         one, two = getattr(first.task, field), getattr(second.task, field)
-        if one != two and (both or (one and two)):
+        if one and two and one != two:
             return words
     for side in (first, second):
         lost = sum(item.score is None for item in side.items)
@@ -177,25 +188,15 @@ def why_not(first: Measurement, second: Measurement) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A measurement and its items as columns: to be made once where a model is compared with many."""
-
-    measurement: Measurement
-    keys: tuple[tuple[str, str], ...]  # subtask and id
-    scores: Floats  # [n]
-    weights: Floats
-    chances: Floats
-    clusters: Ids | None
-    strata: Ids | None
-
-    @classmethod
-    def of(cls, measurement: Measurement) -> "Prepared":
-        """The columns of a measurement, in the order of its items."""
-        items, task = measurement.items, measurement.task
-        keys = tuple((item.subtask, item.id) for item in items)
-        return cls(measurement, keys, scores_of(items), weights_of(items), item_chances(task, items),
-                   clusters_of(items), strata_of(items))  # fmt: skip
+def presumed(measurement: Measurement, field: str = "shots") -> bool:
+    """Whether a fact of somebody else's score is what such scores usually are, and not what its source says."""
+    if measurement.origin is None or measurement.origin.form == "lm_eval":
+        return False
+    if field != "shots":
+        return not measurement.items
+    notes = measurement.task.notes
+    silent = measurement.task.shots == 0 and measurement.origin.form != "eval_results"
+    return silent or any(note in (SHOTS_NOT_STATED, "the protocol is not known") for note in notes)
 
 
 def compare(
@@ -206,42 +207,48 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Comparison | NotComparable:
-    """The paired difference of two measurements of one task over the items that both have, matched by subtask and id.
+    """The paired difference of two measurements of one task over the items that both were asked alike (`line_up`).
 
-    Somebody else's score has no items: then it is `compare_unpaired`. `normalised`: of the scores with each item's
-    chance taken off, not clipped, meaned over subtasks (`puna.judge.normalised`); only for shares. `NotComparable`
-    where the task, its data or its prompts differ, where one failed, or where no item is shared.
+    Somebody else's score has no items: then, or where too few items are alike, it is `compare_unpaired`, and `reason` says why.
+    `normalised`: of the scores with each item's chance taken off, not clipped, meaned over subtasks (`puna.judge.normalised`);
+    only for shares whose chance is known. `NotComparable` where the task, its data or its metric differ, or where one failed.
     """
     one, two = (side if isinstance(side, Prepared) else Prepared.of(side) for side in (first, second))
-    task = one.measurement.task
     reason = why_not(one.measurement, two.measurement)
-    if reason is None and normalised and task.unit != "share":
-        reason = "only shares are normalised"
     if reason is not None:
         return NotComparable(reason=reason)
-    if not one.keys or not two.keys:
-        return _from_summaries(one.measurement, two.measurement, normalised)
-    if one.keys == two.keys:
-        mine = others = np.arange(len(one.keys))
-    else:
-        place = {key: number for number, key in enumerate(two.keys)}
-        mine = np.array([number for number, key in enumerate(one.keys) if key in place], np.int64)
-        others = np.array([place[one.keys[number]] for number in mine], np.int64)
-    if not len(mine):
-        return NotComparable(reason="they share no item")
-    if not task.prompt_digest:
-        left, right = one.measurement.items, two.measurement.items
-        if any(left[i].prompt != right[j].prompt for i, j in zip(mine.tolist(), others.tolist(), strict=True)):
-            return NotComparable(reason="the prompts of the same items differ")
+    shared = line_up(one, two) if len(one.keys) and len(two.keys) else "items unknown"
+    if isinstance(shared, str):
+        if normalised and one.measurement.task.unit != "share":
+            return NotComparable(reason="only shares are normalised")
+        found = _from_summaries(one.measurement, two.measurement, normalised)
+        return found.model_copy(update={"reason": shared}) if isinstance(found, Comparison) else found
+    return compare_shared(one, two, shared, normalised=normalised, draws=draws, seed=seed)
+
+
+def compare_shared(
+    one: Prepared, two: Prepared, shared: Shared, *, normalised: bool = False, draws: int = DRAWS, seed: int = 0
+) -> Comparison | NotComparable:
+    """The paired difference over items that were lined up: what `compare` makes of two measurements of which it has `line_up`."""
+    task, mine, others = one.measurement.task, shared.first, shared.second
+    if normalised and task.unit != "share":
+        return NotComparable(reason="only shares are normalised")
     ratio = task.unit == "bits per byte"
-    if ratio and np.any(one.weights[mine] != two.weights[others]):
+    if ratio and not (np.array_equal(one.weights[mine], two.weights[others]) and one.weights[mine].sum() > 0):
         return NotComparable(reason="the same items have other numbers of bytes")
     strata = one.strata[mine] if one.strata is not None and (task.aggregate == "subtasks" or normalised) else None
-    sides, chances, scale = (one.scores[mine], two.scores[others]), one.chances[mine], 1.0
-    if normalised and np.all(chances == chances[0]):  # one chance for all: the same test on another scale
-        scale = 1 / (1 - float(chances[0]))
-    elif normalised:
-        sides = unclipped_values(sides[0], chances, strata), unclipped_values(sides[1], chances, strata)
+    sides, scale = (one.scores[mine], two.scores[others]), 1.0
+    if normalised:
+        if one.chances is None or two.chances is None:
+            return NotComparable(reason="the chance level is not known")
+        chances = one.chances[mine]
+        if np.all(chances == chances[0]):  # one chance for all: the same test on another scale
+            scale = 1 / (1 - float(chances[0]))
+        elif len(mine) == len(one.keys) == len(two.keys) and np.array_equal(chances, two.chances[others]):
+            whole = one.taken_off, two.taken_off
+            sides = tuple(side for side in whole if side is not None)  # type: ignore[assignment]
+        else:
+            sides = unclipped_values(sides[0], chances, strata), unclipped_values(sides[1], chances, strata)
     found = compare_scores(
         *sides,
         clusters=None if one.clusters is None else one.clusters[mine],
@@ -250,8 +257,8 @@ def compare(
         draws=draws,
         seed=seed,
     )
-    left_out = {"left_out_first": len(one.keys) - len(mine), "left_out_second": len(two.keys) - len(mine)}
-    return (found if scale == 1 else _scaled(found, scale)).model_copy(update=left_out)
+    out = {"left_out_first": shared.left_out[0], "left_out_second": shared.left_out[1], "unlike": shared.unlike}
+    return (found if scale == 1 else _scaled(found, scale)).model_copy(update=out)
 
 
 def _scaled(found: Comparison, scale: float) -> Comparison:
@@ -266,7 +273,7 @@ def _from_summaries(first: Measurement, second: Measurement, normalised: bool) -
     one, two = summarise(first), summarise(second)
     if normalised:
         if one.normalised is None or two.normalised is None:
-            return NotComparable(reason="the scores of the subtasks are not known")
+            return NotComparable(reason="the chance level, or the scores of the subtasks, are not known")
         errors = one.normalised_error, two.normalised_error
         values = one.normalised, two.normalised
     else:

@@ -19,6 +19,7 @@ from puna.judge.normalised import (
     leaderboard,
     leaderboard_interval,
     subtask_chance,
+    task_chance,
     unclipped,
 )
 from puna.judge.stats import (
@@ -70,8 +71,9 @@ class Dirt(_Frozen):
 
     looked_for: int  # items of which it is known
     threshold: float = DIRTY
-    clean: Part
+    clean: Part  # not found, or not enough of it
     dirty: Part
+    touched: int | None = None  # of the clean: found in part, below the threshold; None: stored before this was counted
     difference: float | None = None  # dirty - clean
     interval: Interval | None = None  # 95 %, of the difference
 
@@ -87,7 +89,9 @@ class Summary(_Frozen):
     clusters: int | None = None  # what of these is independent
     failed: str | None = None
     failed_items: int = 0
-    chance: float | None = None  # of the items asked: the mean of their own chances
+    chance: float | None = (
+        None  # of the items asked: the mean of their own chances; None: not known, 0: guessing gives nothing
+    )
     p_chance: float | None = None  # one-sided; the null hypothesis: guessing
     p_method: str = ""
     normalised: float | None = None  # each item's own chance taken off, not clipped, mean over subtasks; a share
@@ -216,10 +220,11 @@ def _chance(task: TaskFacts, items: Sequence[Item], whole: Estimate) -> dict[str
     values, clusters, strata = scores_of(items), clusters_of(items), strata_of(items)
     chances = item_chances(task, items)
     over = strata if task.aggregate == "subtasks" else None
-    told: dict[str, object] = {}
-    if task.chance is not None or task.chances:
-        level = mean_estimate(chances, strata=over).value
-        told["chance"] = level
+    if chances is None:  # not known: then nothing can be taken off
+        return {}
+    level = mean_estimate(chances, strata=over).value
+    told: dict[str, object] = {"chance": level}
+    if chances.any():
         if clusters is None and np.all((values == 0) | (values == 1)):
             told["p_chance"] = guessing_p(int(values.sum()), chances.tolist())
             told["p_method"] = "exact binomial test of all items"
@@ -235,7 +240,10 @@ def _chance(task: TaskFacts, items: Sequence[Item], whole: Estimate) -> dict[str
         "normalised_interval": honest.interval,
     }
     names = list(dict.fromkeys(item.subtask for item in items))
-    levels = {number: subtask_chance(task, name) for number, name in enumerate(names)}
+    known = [subtask_chance(task, name) for name in names]
+    levels = {number: chance for number, chance in enumerate(known) if chance is not None}
+    if len(levels) < len(names):
+        return told
     parts = np.zeros(len(items), np.int64) if strata is None else strata
     told["clipped"] = float(np.mean([leaderboard(float(values[parts == k].mean()), levels[k]) for k in levels]))
     if whole.units >= LEAST_UNITS:
@@ -258,7 +266,10 @@ def _dirt(task: TaskFacts, items: Sequence[Item]) -> Dirt | None:
         difference = dirty.score - clean.score
         found = [estimate(task, side, over_items=True) for side in sides]
         interval = _welch(found[1], found[0])
-    return Dirt(looked_for=len(known), clean=clean, dirty=dirty, difference=difference, interval=interval)
+    touched = sum(0 < (item.dirty or 0.0) < DIRTY for item in known)
+    return Dirt(
+        looked_for=len(known), clean=clean, dirty=dirty, touched=touched, difference=difference, interval=interval
+    )
 
 
 def _welch(first: Estimate, second: Estimate) -> Interval | None:
@@ -298,8 +309,11 @@ def _published(measurement: Measurement) -> Summary:
         above = leaderboard(score, chance) if chance is not None else None
         rows.append(Subtask(name=name, n=known.subtask_n.get(name, 0), score=score, chance=chance, normalised=above))
     told: dict[str, object] = {}
-    if share and (rows or not task.chances):
-        pairs = [(row.score or 0.0, row.chance or 0.0) for row in rows] or [(known.score, task.chance or 0.0)]
+    whole = task_chance(task)
+    levels = [row.chance for row in rows] or ([] if task.chances and len(set(task.chances.values())) > 1 else [whole])
+    if share and levels and None not in levels:
+        scores = [row.score or 0.0 for row in rows] or [known.score]
+        pairs = [(score, chance or 0.0) for score, chance in zip(scores, levels, strict=True)]
         told["normalised"] = float(np.mean([above_chance(*pair) for pair in pairs]))
         told["clipped"] = float(np.mean([leaderboard(*pair) for pair in pairs]))
         level = float(np.mean([chance for _, chance in pairs]))
@@ -309,7 +323,7 @@ def _published(measurement: Measurement) -> Summary:
             if len(pairs) == 1:
                 told["clipped_interval"] = interval and tuple(leaderboard(end, level) for end in interval)
     return Summary(score=known.score, standard_error=error, interval=interval, method=method, n=known.n,
-                   chance=task.chance, subtasks=tuple(rows)).model_copy(update=told)  # fmt: skip
+                   chance=whole, subtasks=tuple(rows)).model_copy(update=told)  # fmt: skip
 
 
 def summarise_seeds(measurements: Sequence[Measurement]) -> SeedSummary:

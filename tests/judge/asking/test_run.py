@@ -48,7 +48,9 @@ def judged(model: Path, task: Path, store: Path, **more: Any) -> StoredResult:
 def test_one_result_with_all_that_makes_it_again(model_folder: Path, task: Path, tmp_path: Path) -> None:
     result = judged(model_folder, task, tmp_path / "results", limit=10)
     assert (result.task.name, result.summary.n, result.failed) == ("beasts", 10, None)
-    assert result.model.digest and result.model.tokenizer_digest and result.task.prompt_digest and result.task.data_digest
+    assert (
+        result.model.digest and result.model.tokenizer_digest and result.task.prompt_digest and result.task.data_digest
+    )
     assert result.task.chance == pytest.approx(1 / 3)
     for word in ("judge", str(model_folder), "--task", str(task), "--limit 10", "--device cpu"):
         assert word in result.command
@@ -77,7 +79,11 @@ def test_a_run_that_gave_other_answers_is_different(model_folder: Path, task: Pa
     now = measure_again(first, store, device="cpu")
     item = now.items[3]
     other = next(place for place in range(3) if place != item.answer)
-    moved = tuple(value - 5 if place == item.answer else value for place, value in enumerate(item.loglikelihoods) if value is not None)
+    moved = tuple(
+        value - 5 if place == item.answer else value
+        for place, value in enumerate(item.loglikelihoods)
+        if value is not None
+    )
     changed = item.model_copy(update={"answer": other, "score": 1 - (item.score or 0), "loglikelihoods": moved})
     found = compare_runs(first, now.model_copy(update={"items": (*now.items[:3], changed, *now.items[4:])}))
     assert (found.verdict, found.changed, found.other_answers) == ("different", [item.id], 1)
@@ -109,12 +115,28 @@ def test_other_data_or_weights_are_refused(model_folder: Path, task: Path, tmp_p
         measure_again(first, store, device="cpu")
 
 
-def test_kept_answers_serve_a_second_run_and_fresh_asks_again(model_folder: Path, task: Path, tmp_path: Path) -> None:
+def test_kept_answers_serve_a_second_run_and_fresh_asks_again(
+    model_folder: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from puna.judge.asking import local
+
+    made: list[local.PunaLM] = []
+
+    class Seen(local.PunaLM):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            made.append(self)
+
+    monkeypatch.setattr(local, "PunaLM", Seen)
     store = tmp_path / "results"
     first = judged(model_folder, task, store)
     again = judged(model_folder, task, store)
-    assert [item.loglikelihoods for item in first.items()] == [item.loglikelihoods for item in again.items()]
-    assert first.id == again.id
+    fresh = judged(model_folder, task, store, fresh=True)
+    for other in (again, fresh):
+        assert [item.loglikelihoods for item in first.items()] == [item.loglikelihoods for item in other.items()]
+        assert first.id == other.id
+    rows = [lm.rows_read for lm in made]
+    assert rows[0] > 0 and rows == [rows[0], 0, rows[0]]
 
 
 def test_a_prompt_that_does_not_fit_is_counted(model_folder: Path, tmp_path: Path) -> None:
@@ -125,7 +147,9 @@ def test_a_prompt_that_does_not_fit_is_counted(model_folder: Path, tmp_path: Pat
     assert result.summary.truncated_items == 9 and result.summary.truncated_tokens > 9 * 100
 
 
-def test_logits_that_are_no_numbers_fail_the_task(model_folder: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_that_are_no_numbers_fail_the_task(
+    model_folder: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from puna.engine import Engine
 
     load = Engine.load
@@ -154,6 +178,15 @@ def test_mistakes_are_found_before_a_model_is_loaded(model_folder: Path, task: P
 def test_names_for_people(tmp_path: Path) -> None:
     (tmp_path / "runs/mine/release").mkdir(parents=True)
     assert shown_name("mine", tmp_path / "runs/mine/release") == "mine"
+    for folder in ("runs/mine/release/base", "copied/base", "copied/puna", "other/base", "a", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert shown_name("x", tmp_path / "runs/mine/release/base") == "mine/base"
+    assert shown_name("x", tmp_path / "copied/base") == "copied/base"
+    assert shown_name("x", tmp_path / "other/base") == "base"
+    for file, name in (("a/model.gguf", "a"), ("b/model.gguf", "b"), ("a/pytorch_model.bin", "a"),
+                       ("b/ggml-model-q8_0.gguf", "b-q8_0"), ("b/mine.gguf", "mine")):  # fmt: skip
+        (tmp_path / file).touch()
+        assert shown_name("x", tmp_path / file) == name
     (tmp_path / "x.bin").touch()
     assert shown_name("x.bin", tmp_path / "x.bin") == "x"
     assert why_failed([Item(id="1", question="", prompt="", score=1.0)]) is None

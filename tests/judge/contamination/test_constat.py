@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +135,40 @@ def test_the_monotone_line_is_the_isotonic_one() -> None:
     assert knots[0] >= x[0] and knots[-1] <= x[-1]
     straight = module._fit(np.array([0.1, 0.2, 0.4]), np.array([0.3, 0.2, 0.1]))
     assert straight(np.array([0.0, 1.0])) == pytest.approx([0.2, 0.2])  # never falling
+
+
+def test_items_of_one_name_that_are_not_the_same_are_refused() -> None:
+    made = models(np.random.default_rng(8), 6, 0.0)
+    for change, says in (
+        ({"data_digest": "b" * 64}, "data_digest 'bbbbbbbbbbbb', not ''"),
+        ({"digest": "c" * 64}, "digest 'cccccccccccc'"),
+    ):
+        task = made[1][0].model_copy(update={"task": TASKS[0].model_copy(update=change)})
+        with pytest.raises(PunaError, match=says):
+            constat(made[0], [(task, made[1][1]), *made[2:]])
+    first, *rest = made[1][0].items
+    worded = made[1][0].model_copy(update={"items": (first.model_copy(update={"prompt": "another"}), *rest)})
+    with pytest.raises(PunaError, match="item i0 of task was asked of m1 in other words than of m0"):
+        constat(made[0], [(worded, made[1][1]), *made[2:]])
+
+
+def test_a_twin_is_taken_from_the_fullest_newest_plain_result(tmp_path: Path) -> None:
+    from puna.judge.contamination.twins import twin_gaps
+    from puna.judge.measured import Settings
+    from puna.judge.store.store import Store
+
+    store = Store(tmp_path / "results")
+    made = models(np.random.default_rng(9), 2, 0.0, n=40)
+    for pair in made:
+        for one in pair:
+            of = lambda run, **how: run.model_copy(update={"settings": Settings(**how)})  # noqa: E731
+            store.add(of(one), now=10)
+            few = one.model_copy(update={"items": one.items[:9]})
+            store.add(of(few, limit=9), now=20)  # newer, and fewer items
+            store.add(of(one, chat=True), now=30)
+            other = TASKS[0].model_copy(update={"digest": "d" * 64, "name": one.task.name})
+            if one.model.name == "m0":  # a new version of the task, of one model alone
+                store.add(of(one.model_copy(update={"task": other})), now=40)
+    gaps = twin_gaps(store.results(), "task=twin")
+    assert sorted(gap.model for gap in gaps) == ["m0", "m1", "m2"]
+    assert {(gap.items, gap.twin_items, len(gap.references)) for gap in gaps} == {(40, 40, 2)}

@@ -5,7 +5,7 @@ import pytest
 
 from puna.errors import PunaError
 from puna.judge.contamination.difference import clean_and_dirty, difference_in_differences
-from puna.judge.measured import Item
+from puna.judge.measured import Item, TaskFacts
 
 
 def items(scores: list[float], dirty: list[float | None], clusters: list[str] | None = None) -> list[Item]:
@@ -84,3 +84,16 @@ def test_labels_that_say_nothing_are_found_significant_as_often_as_p_says() -> N
         inside += found.interval is not None and found.interval[0] <= 0 <= found.interval[1]
     assert 1 <= hits <= 14  # 6 expected; what chance adds in 99.8 %
     assert 104 <= inside <= 119
+
+
+def test_items_that_only_share_a_name_are_no_pairs() -> None:
+    dirty: list[float | None] = [1.0] * 20 + [0.0] * 20
+    model, control = items([1.0, 0.0] * 20, dirty), items([0.0, 1.0] * 20, dirty)
+    asked = [item.model_copy(update={"prompt": "in other words"}) for item in control]
+    with pytest.raises(PunaError, match="item i0 was asked of the control in other words"):
+        difference_in_differences(model, asked)
+    task = TaskFacts(name="t", title="T", kind="choices", metric="acc", data_digest="a")
+    other = task.model_copy(update={"data_digest": "b"})
+    assert difference_in_differences(model, control, tasks=(task, task), draws=50).difference == 0
+    with pytest.raises(PunaError, match="other data"):
+        difference_in_differences(model, control, tasks=(task, other), draws=50)

@@ -41,9 +41,17 @@ def test_every_exported_record_validates_and_comes_back(
         assert path.parts[-5] == "data"
     again = Store(tmp_path / "again")
     import_results(tmp_path / "out", again)
-    assert {one.id: one.measurement() for one in again.results(older=True)} == {
-        one.id: one.measurement() for one in results
-    }
+    import_results(tmp_path / "out", store)  # back to where they come from: nothing new
+    assert {one.id for one in store.results(older=True)} == {one.id for one in results}
+    came = [one.measurement() for one in again.results(older=True)]
+    ours = [one.measurement() for one in results]
+    assert len(came) == len(ours)
+    for one in ours:
+        own = one.origin is None
+        assert any(one == (other.model_copy(update={"origin": None}) if own else other) for other in came)
+    assert sum(one.origin is None for one in ours) == sum(
+        one.origin.name == "Puna elsewhere" for one in came if one.origin
+    )
 
 
 def test_a_result_changed_since_it_was_listed_is_not_exported(store: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from puna.errors import PunaError
+from puna.judge.store import known
 from puna.judge.store.importing import import_results
 from puna.judge.store.store import Store
 
@@ -170,3 +171,60 @@ def test_what_lm_eval_itself_writes(store: Store, tmp_path: Path, monkeypatch: p
     (one,) = import_results(tmp_path / "out", store, model="org/dummy")
     assert one.summary.score == pytest.approx(found["results"]["toy"]["acc_norm,none"])
     assert len(one.items()) == 9 and all(item.answer is not None for item in one.items())
+
+
+def one_task(folder: Path, name: str, metrics: dict[str, float], **more: Any) -> Path:
+    plain: dict[str, Any] = {
+        "results": {name: {"alias": name, **metrics}}, "groups": {}, "group_subtasks": {}, "n-shot": {name: 0}, "higher_is_better": {},
+        "configs": {name: {"task": name, "output_type": "multiple_choice"}}, "n-samples": {},
+    }  # fmt: skip
+    return lm_eval_file(folder, samples=False, **(plain | more))
+
+
+def test_truthfulqa_joins_mc2_whatever_lm_eval_calls_its_metric(store: Store, tmp_path: Path) -> None:
+    (found,) = import_results(
+        one_task(tmp_path, "truthfulqa_mc2", {"acc,none": 0.5623, "acc_stderr,none": 0.015}), store
+    )
+    assert (found.task.name, found.task.metric, found.summary.score) == ("truthfulqa_mc2", "mc2", 0.5623)
+    assert found.summary.normalised == pytest.approx((0.5623 - 0.4643) / (1 - 0.4643))
+
+
+def test_a_test_that_is_not_known_has_no_chance_level(store: Store, tmp_path: Path) -> None:
+    (found,) = import_results(one_task(tmp_path, "some_choices", {"acc,none": 0.6}), store)
+    assert (found.summary.score, found.summary.chance, found.summary.normalised, found.summary.clipped) == (
+        0.6,
+        None,
+        None,
+        None,
+    )
+
+
+def test_where_guessing_gives_nothing_that_is_said() -> None:
+    for name in ("gsm8k", "drop", "lambada", "ifeval", "leaderboard_math_hard"):
+        assert known.find(name).chance == 0.0, name  # type: ignore[union-attr]
+    assert known.find("boolq").chance == 0.5  # type: ignore[union-attr]
+
+
+def test_the_second_leaderboards_tests_have_their_chance_levels(store: Store, tmp_path: Path) -> None:
+    lists = pytest.importorskip("lm_eval")
+    folder = Path(lists.__file__).parent / "tasks" / "leaderboard" / "bbh_mc"
+    told = {path.stem: path.read_text().split("doc_to_choice:")[1] for path in folder.glob("[a-z]*.yaml")}
+    choices = {
+        name: json.loads(text.split("]")[0].replace("'", '"') + "]") for name, text in told.items() if "]" in text
+    }
+    bbh = known.find("leaderboard_bbh")
+    assert bbh is not None and len(bbh.chances) == 24
+    assert choices and {name: 1 / len(own) for name, own in choices.items()}.items() <= bbh.chances.items()
+    own = {"boolean_expressions": 0.6, "geometric_shapes": 0.05}
+    results = {f"leaderboard_bbh_{name}": {"acc_norm,none": score} for name, score in own.items()}
+    path = one_task(
+        tmp_path, "leaderboard_bbh", {"acc_norm,none": 0.325}, results={"leaderboard_bbh": {"acc_norm,none": 0.325}, **results},
+        group_subtasks={"leaderboard_bbh": list(results)},
+    )  # fmt: skip
+    (found,) = import_results(path, store)
+    assert found.task.name == "bbh" and [part.chance for part in found.summary.subtasks] == [1 / 2, 1 / 11]
+    assert found.summary.clipped == pytest.approx((0.2 + 0) / 2)
+    assert {name: known.find(f"leaderboard_{name}").chance for name in ("gpqa", "mmlu_pro", "ifeval")} == {  # type: ignore[union-attr]
+        "gpqa": 0.25, "mmlu_pro": 0.1, "ifeval": 0.0,
+    }  # fmt: skip
+    assert known.find("leaderboard_musr").chances["object_placements"] == 0.2  # type: ignore[union-attr]

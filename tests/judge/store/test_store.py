@@ -383,3 +383,18 @@ def test_an_empty_or_absent_store_has_no_results(tmp_path: Path) -> None:
 def test_the_store_needs_no_torch() -> None:
     code = "import sys, puna.judge.store.store; sys.exit('torch' in sys.modules or 'lm_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_how_a_name_was_typed_is_no_setting_and_the_tokenizer_and_the_context_are(store: Store) -> None:
+    def add(now: int, tokenizer: str = "b" * 64, **extra: Any) -> str:
+        model = ModelFacts(name="puna-60m", digest="a" * 64, tokenizer_digest=tokenizer)
+        return store.add(measurement(model=model, settings=Settings(extra=extra)), now=now).id
+
+    add(1, model="python", runs="runs", task="arc", context=None)
+    add(2, model="python", runs="runs", task="arc", context=None, notes=["said"])
+    same = add(3, model="runs/python", runs="other", task="./arc")
+    longer = add(4, model="python", runs="runs", task="arc", context=512)
+    begun = add(5, model="python", runs="runs", task="arc", bos="<s>")
+    other = add(6, "c" * 64, model="python", runs="runs", task="arc")
+    assert {one.id for one in store.results()} == {same, longer, begun, other}
+    assert len(store.of_task("arc_challenge")) == len(store.results(older=True)) == 6 and store.of_task("../x") == []

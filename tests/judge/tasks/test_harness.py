@@ -84,13 +84,13 @@ def test_contexts_and_cloze_by_hand(tmp_path: Path, jsonl: Any, rule_model: Any,
         assert header.count("\n\n") == 2 and row["t"] + "\n" not in header
         lls = [rule(header + context, f" {row['t']}") for context in row["c"]]
         assert item.score == float(lls.index(max(lls)) == row["g"]) and item.loglikelihoods == tuple(lls)
-        assert item.question == f"{row['c'][0]} / {row['c'][1]} … {row['t']}"
+        assert item.question == f"{row['c'][0]} / {row['c'][1]} … {row['t']}" and item.continuation == f" {row['t']}"
 
     task = task_of(tmp_path, kind="cloze", query="{{ c[0] }}", continuation="{{ t }}")
     for row, item in zip(rows, harness.evaluate(rule_model(), task), strict=True):
         ll = rule(row["c"][0], f" {row['t']}")
         assert item.loglikelihoods == (ll,) and item.score == float(ll > -20)
-        assert item.answer == (row["t"] if ll > -20 else None) and item.target == (row["t"],)
+        assert item.answer == (row["t"] if ll > -20 else "") and item.target == (row["t"],)
 
 
 def test_answers_by_hand(tmp_path: Path, jsonl: Any, rule_model: Any) -> None:
@@ -130,7 +130,9 @@ def test_bits_per_byte_by_hand(tmp_path: Path, rule_model: Any, rule: Any) -> No
         assert item.score == pytest.approx(-rule("", item.question) / math.log(2)) and item.weight == len(
             item.question.encode()
         )
-        assert item.cluster == "a.txt"
+    assert [item.id for item in items] == ["a.txt:1", "a.txt:3", "a.txt:3.2"]
+    assert sum(item.weight for item in items) == (tmp_path / "a.txt").stat().st_size
+    assert [item.cluster for item in items] == ["a.txt, part 1", "a.txt, part 2", "a.txt, part 3"]
 
 
 def test_ties_and_numbers_that_are_none(tmp_path: Path, jsonl: Any, rule_model: Any) -> None:
@@ -272,3 +274,13 @@ def test_a_task_of_lm_evals_own(rule_model: Any, rule: Any) -> None:
         values = [rule(f"{row['q']}:", f" {choice}") / len(choice) for choice in row["o"]]
         assert item.score == float(values.index(max(values)) == row["g"]) and item.prompt == f"{row['q']}:", doc
         assert item.answer == values.index(max(values)) and item.target == (row["g"],)
+
+
+def test_patterns_see_the_start_of_a_long_answer_only(tmp_path: Path, jsonl: Any, rule_model: Any) -> None:
+    jsonl("mine.jsonl", [{"q": "near"}, {"q": "far"}])
+    extract = [{"name": "number", "regex": r"#(\d)", "take": "last"}]
+    task = task_of(tmp_path, kind="answer", query="{{ q }}", answer="7", extract=extract)
+    items = harness.evaluate(
+        rule_model(lambda context: "x" * 20_000 + "#7" if context == "far" else "#7" + "x" * 20_000), task
+    )
+    assert [item.score for item in items] == [1.0, 0.0] and {len(str(item.answer)) for item in items} == {10_000}

@@ -13,7 +13,8 @@ import zstandard
 from puna.errors import PunaError
 from puna.judge.tasks import catalog
 from puna.judge.tasks.reading import Task, read_task, text_task
-from puna.judge.tasks.spec import TaskSpec, read_spec
+from puna.judge.tasks.spec import TaskSpec, placed, read_spec
+from puna.judge.tasks.texts import block
 
 ROWS = [
     {"q": f"问题 <script>{n}</script>?", "o": [f"a{n}", "b", f"c{n}"], "right": n % 3, "s": f"S{n % 2}"}
@@ -206,7 +207,7 @@ def test_text_is_cut_at_paragraphs_and_nothing_is_left_out(tmp_path: Path, jsonl
     assert "".join(doc.answers[0] for doc in task.docs) == text
     sizes = [len(doc.answers[0].encode()) for doc in task.docs]
     assert max(sizes) <= 2000 and sum(sizes) / len(sizes) > 1500
-    assert {doc.cluster for doc in task.docs} == {"a.md"} and task.docs[0].id == "a.md:1"
+    assert len({doc.cluster for doc in task.docs}) == len(task.docs) and task.docs[0].id == "a.md:1"
     assert (task.facts.unit, task.facts.higher_is_better, task.facts.metric) == (
         "bits per byte",
         False,
@@ -214,7 +215,7 @@ def test_text_is_cut_at_paragraphs_and_nothing_is_left_out(tmp_path: Path, jsonl
     )
     rows = jsonl("b.jsonl", [{"text": "eins"}, {"text": "zwei"}])
     both = text_task([tmp_path / "a.md", rows])
-    assert [(doc.id, doc.cluster) for doc in both.docs[-2:]] == [("b.jsonl:1", "b.jsonl"), ("b.jsonl:2", "b.jsonl")]
+    assert [(doc.id, doc.cluster) for doc in both.docs[-2:]] == [("b.jsonl:1", ""), ("b.jsonl:2", "")]
     (named,) = catalog.find_tasks([f"text:{tmp_path / 'a.md'}"])
     assert len(read_task(named, None).docs) == len(task.docs) and len(read_task(named, None, 3).docs) == 3
     (tmp_path / "empty.txt").write_text(" \n")
@@ -223,3 +224,77 @@ def test_text_is_cut_at_paragraphs_and_nothing_is_left_out(tmp_path: Path, jsonl
     jsonl("c.jsonl", [{"body": "x"}])
     with pytest.raises(PunaError, match="c.jsonl:1: has no field text or content"):
         text_task([tmp_path / "c.jsonl"])
+
+
+def test_a_text_has_an_interval(tmp_path: Path, jsonl: Any) -> None:
+    """Rows stand alone, and a plain file is blocks of neighbours: at least 20, so that a bootstrap has something to draw from."""
+    (tmp_path / "long.txt").write_text("".join(f"{n} " + "word " * 300 + "\n\n" for n in range(500)))
+    docs = text_task([tmp_path / "long.txt"]).docs
+    clusters = list(dict.fromkeys(doc.cluster for doc in docs))
+    assert len(docs) == 500 and len(clusters) == 63  # 8 to a block, the cube root
+    assert [doc.cluster for doc in docs] == sorted((doc.cluster for doc in docs), key=clusters.index)  # neighbours
+    for count in (1, 19, 20, 39, 40, 100, 10_000):
+        assert -(-count // block(count)) >= min(count, 20)
+    rows = jsonl("rows.jsonl", [{"text": f"Row {n}."} for n in range(30)])
+    assert {doc.cluster for doc in text_task([rows]).docs} == {""}
+
+
+def test_a_strangers_task_file_reads_nothing_outside_its_folder(tmp_path: Path, jsonl: Any) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("top secret")
+    home, data = tmp_path / "home", tmp_path / "data"
+    home.mkdir()
+    data.mkdir()
+    (data / "shared.txt").write_text("shared")
+    (home / "link.txt").symlink_to(secret)
+    (home / "loop.txt").symlink_to(home / "loop.txt")
+    (home / "beside.txt").symlink_to(data / "shared.txt")
+    (home / "own.txt").write_text("own")
+    (home / "own.conf").write_text("own")
+    (home / "up").symlink_to(tmp_path)
+
+    def read(name: str, form: str = "paragraphs") -> Task:
+        path = home / "task.yaml"
+        path.write_text(f"task: t\nkind: text\nform: {form}\ntext: '{{{{ text }}}}'\ndata: '{name}'\n")
+        return read_task(read_spec(path), data)
+
+    for name in (
+        "../secret.txt", str(secret), "link.txt", "*.txt", "up/secret.txt", "up/*.txt", "../home/../secret.txt", "/etc/passwd",
+        "../../../../../../etc/passwd", "/dev/zero", "loop.txt",
+    ):  # fmt: skip
+        with pytest.raises(PunaError, match=r"outside the folder|stays inside|is no path|not there"):
+            read(name)
+    jsonl("rows.jsonl", [{"text": "a"}])
+    with pytest.raises(PunaError, match="outside the folder"):
+        read("../rows.jsonl", "rows")
+    with pytest.raises(PunaError, match="is no kind of task file"):
+        read("own.conf")
+    assert read("own.txt").docs[0].answers == ("own",) and read("beside.txt").docs[0].answers == ("shared",)
+    (home / "shots.yaml").write_text(
+        "task: t\nkind: cloze\nquery: '{{ text }}'\ncontinuation: '{{ text }}'\ndata: own.jsonl\nfewshot: ../rows.jsonl\nshots: 1\n"
+    )
+    (home / "own.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(PunaError, match="outside the folder"):
+        read_task(read_spec(home / "shots.yaml"), None)
+    (typed,) = catalog.find_tasks([f"text:{home / 'own.conf'}"])
+    assert read_task(typed, data).docs[0].answers == ("own",)
+
+
+def test_a_limit_of_none_is_refused_everywhere(tmp_path: Path) -> None:
+    from puna.judge.tasks.quiz_task import read_quiz
+
+    (remote,) = catalog.find_tasks(["lm_eval:arc_easy"])
+    for limit in (0, -3):
+        with pytest.raises(PunaError, match=f"a limit of {limit}"):
+            read_task(remote, None, limit)
+        with pytest.raises(PunaError, match=f"a limit of {limit}"):
+            read_quiz(tmp_path, limit)
+
+
+def test_an_answer_that_patterns_would_take_long_on_is_refused(tmp_path: Path, jsonl: Any) -> None:
+    jsonl("mine.jsonl", [{"q": "?", "a": "1" * 10_001}])
+    given = {"task": "mine", "kind": "answer", "data": "mine.jsonl", "query": "{{ q }}", "answer": "{{ a }}"}
+    plain = placed(TaskSpec.model_validate(given), "mine", tmp_path)
+    assert len(read_task(plain, None).docs) == 1
+    with pytest.raises(PunaError, match="longer than the 10,000 characters"):
+        read_task(placed(TaskSpec.model_validate({**given, "ignore": [","]}), "mine", tmp_path), None)

@@ -162,3 +162,9 @@ def test_names(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(GOOD.replace("mine", "blimp", 1))
     with pytest.raises(PunaError, match="two tasks are called blimp"):
         catalog.find_tasks(["blimp", str(tmp_path / "other.yaml")])
+
+
+def test_a_pattern_that_can_take_for_ever_is_refused(tmp_path: Path) -> None:
+    text = "task: mine\nkind: answer\ndata: a.jsonl\nquery: q\nanswer: a\nignore: ['(a+)+$', ',']\nextract: [{name: a, regex: '(.*,)*x'}]\n"
+    what = told(tmp_path, text)
+    assert "ignore: has an open-ended repeat in a repeat" in what and "extract.0.regex: has an open-ended" in what

@@ -83,3 +83,23 @@ def test_a_mistake_says_what(source: str, told: str) -> None:
 def test_no_expression(source: str) -> None:
     with pytest.raises(TemplateMistake):
         Expression(source).value(ROW)
+
+
+def test_loops_are_bounded() -> None:
+    scan = Template("{% for c in text %}{{ text.find(c) }}{% endfor %}")
+    assert scan.render({"text": "ab" * 500})
+    for size, says in ((9000, "steps times characters of the row"), (20_000, "a loop of 20,000 steps")):
+        with pytest.raises(TemplateMistake, match=says):
+            scan.render({"text": "a" * size})
+    several = Template("{% for c in a %}{{ b.find(c) }}{% endfor %}" * 3)
+    with pytest.raises(TemplateMistake, match="steps times characters"):
+        several.render({"a": "x" * 100, "b": "y" * 100_000})
+    before = scan._work.all
+    scan.render({"text": "a" * 2000})
+    assert scan._work.all == before + 2000 * 2005  # the field's name and itself count too
+    scan._work.all = 4_999_999_999
+    with pytest.raises(TemplateMistake, match="over all rows"):
+        scan.render({"text": "abc"})
+    with pytest.raises(TemplateMistake, match="from its end"):
+        Template("{{ a.rpartition(b)[0] }}").render({"a": "a" * 500_000, "b": "b" + "a" * 250_000})
+    assert Template("{% for c in t %}{{ c }}{% else %}none{% endfor %}").render({"t": {}}) == "none"

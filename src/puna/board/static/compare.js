@@ -95,7 +95,8 @@
     return line;
   };
 
-  const choice = (item, k, sides, at) => {
+  const choice = (item, k, sides, at, task) => {
+    const measure = task.kind === "quiz" ? "log-likelihood above that without the question" : "log-likelihood";
     const line = make("li", {}, quoted("span", item.choices[k], { class: "choice" }));
     const marks = [];
     if (item.target.includes(k)) marks.push(make("span", { class: "mark right-answer" }, "right answer"));
@@ -107,7 +108,7 @@
       const value = side.answers.ll && side.answers.ll[at] ? side.answers.ll[at][k] : null;
       return value === null || value === undefined ? null : `${side.letter} ${PUNA.decimal(value, 2)}`;
     });
-    if (told.some(Boolean)) line.append(make("span", { class: "beside" }, ` log-likelihood: ${told.filter(Boolean).join(", ")}`));
+    if (told.some(Boolean)) line.append(make("span", { class: "beside" }, ` ${measure}: ${told.filter(Boolean).join(", ")}`));
     return line;
   };
 
@@ -138,7 +139,7 @@
     box.append(make("h3", { id }, `Item ${at + 1} `, make("span", { class: "beside" }, about)));
     box.append(quoted("p", item.q, { class: "question" }));
     if (item.choices.length) {
-      box.append(make("ol", { class: "choices" }, ...item.choices.map((_, k) => choice(item, k, sides, at))));
+      box.append(make("ol", { class: "choices" }, ...item.choices.map((_, k) => choice(item, k, sides, at, task))));
     } else {
       box.append(written(item, sides, at));
     }
@@ -197,6 +198,7 @@
       if (found[key] !== null && found[key] !== undefined) box.append(figure(what, PUNA.whole(found[key])));
     }
     if (found.more) box.append(figure("items to tell them apart", PUNA.whole(found.more), "for a power of 80 %"));
+    if (found.visible) box.append(figure("smallest difference visible", PUNA.score(found.visible, task), "in four of five samples of this size"));
     summary.append(box);
   };
 

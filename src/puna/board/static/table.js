@@ -62,11 +62,12 @@
     if (!box || !score || score.failed !== undefined) return;
     const [shown, range] = [box.querySelector(".value"), box.querySelector(".interval")];
     if (!shown) return;
+    const unknown = state.scale !== "raw" && board.tasks[t].in_mean && (score.norm === null || score.norm === undefined);
     const normalised = state.scale !== "raw" && score.norm !== null && score.norm !== undefined;
     const number = normalised ? (state.scale === "clipped" ? score.clip : score.norm) : score.v;
-    shown.textContent = PUNA.score(number, board.tasks[t], normalised);
+    shown.textContent = unknown ? "not known" : PUNA.score(number, board.tasks[t], normalised);
     if (!range) return;
-    const known = normalised ? score.norm_var !== null && score.norm_var !== undefined : score.lo !== null && score.lo !== undefined;
+    const known = unknown ? false : normalised ? score.norm_var !== null && score.norm_var !== undefined : score.lo !== null && score.lo !== undefined;
     const half = normalised && known ? board.z * Math.sqrt(score.norm_var) : 0;
     const [low, high] = normalised ? [number - half, number + half] : [score.lo, score.hi];
     range.textContent = known ? PUNA.interval(low, high, board.tasks[t], false, normalised) : "no interval";
@@ -89,7 +90,8 @@
     rank.classList.add("none");
     rank.dataset.sort = "";
     const box = cell(m, "mean");
-    const names = tasks.map((t) => PUNA.brief(board.tasks[t].title, 60));
+    const scored = (t) => board.scores[m][t] && board.scores[m][t].failed === undefined; // then only chance is not known
+    const names = tasks.map((t) => PUNA.brief(board.tasks[t].title, 60) + (scored(t) ? " (its chance level)" : ""));
     box.replaceChildren(make("span", { class: "none wrap" }, names.length ? `lacks ${names.join(", ")}` : "no task chosen"));
     box.dataset.sort = "";
     unranked.append(rowOf.get(m));

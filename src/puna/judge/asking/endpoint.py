@@ -302,6 +302,11 @@ def _lm_class() -> Any:
             return self.remote.truncated
 
         @property
+        def unscored(self) -> dict[Pair | str, int]:
+            """First tokens without a likelihood, which were left out: see `RemoteModel`."""
+            return self.remote.unscored
+
+        @property
         def answers(self) -> Kept | None:
             """The file of answers, to be closed by whoever opened it."""
             return self.remote.answers

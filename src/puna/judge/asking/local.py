@@ -13,7 +13,8 @@ Importing this module imports lm_eval: import it inside a function, after the ha
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+import puna
 from puna.engine import Engine
 from puna.engine.greedy import greedy
 from puna.engine.prefixes import BATCH_TOKENS, Score, scores
@@ -31,6 +33,8 @@ from puna.judge.asking.answers import Answers, answer_key
 from puna.judge.asking.chats import Chats
 from puna.progress import QUIET, Progress
 
+NO_NUMBERS = "what the model gives is not finite (NaN)"
+_TOGETHER = 512  # requests that are cut into tokens at once: as lists of Python's they take nine times the memory
 MAX_GEN_TOKS = 256  # HFLM's, where a task does not say how long an answer may be
 Pair = tuple[str, str]
 Ids = list[int]
@@ -40,8 +44,8 @@ Ids = list[int]
 class _Row:
     """A request cut into tokens: what is fed, what is scored, how many tokens of the left end did not fit."""
 
-    prompt: Ids
-    continuation: Ids
+    prompt: Sequence[int]
+    continuation: Sequence[int]
     cut: int = 0
 
 
@@ -50,7 +54,7 @@ class PunaLM(TemplateLM):
 
     `truncated`: tokens that the context could not hold, by (context, continuation), or by context where an answer is written;
     only requests that were cut stand in it. A continuation that cannot be scored (no token of its own, or longer than the
-    context) gets NaN and stands in `unscored` with the reason.
+    context) gets NaN and stands in `unscored` with the reason; so does the context of an answer that cannot be written, which is "".
     """
 
     backend = "causal"
@@ -63,7 +67,7 @@ class PunaLM(TemplateLM):
         super().__init__()
         self.engine, self.batch_tokens, self.progress, self.answers = engine, batch_tokens, progress, answers
         self.truncated: dict[Pair | str, int] = {}
-        self.unscored: dict[Pair, str] = {}
+        self.unscored: dict[Pair | str, str] = {}
         self.rows_read = 0  # rows that the model was asked for, the kept answers not counted
         self._tokens = engine.tokenizer
         self._chats = Chats(engine.tokenizer)
@@ -148,8 +152,17 @@ class PunaLM(TemplateLM):
             out.append(ids)
         return out
 
-    def _pairs(self, pairs: Sequence[Pair]) -> list[tuple[Ids, Ids]]:
-        """Context and continuation in tokens: spaces at a context's end go to the continuation, the whole is encoded, then split."""
+    def _pairs(self, pairs: Sequence[Pair]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+        """Context and continuation in tokens, four bytes each; contexts that follow each other and are equal are one object."""
+        before: Sequence[int] = ()
+        for start in range(0, len(pairs), _TOGETHER):
+            for context, continuation in self._split(pairs[start : start + _TOGETHER]):
+                same = len(before) == len(context) and list(before) == context
+                before = before if same else array("I", context)
+                yield before, array("I", continuation)
+
+    def _split(self, pairs: Sequence[Pair]) -> list[tuple[Ids, Ids]]:
+        """Spaces at a context's end go to the continuation, the whole is encoded, then split."""
         moved: list[Pair] = []
         for context, continuation in pairs:
             kept = context.rstrip()
@@ -169,10 +182,10 @@ class PunaLM(TemplateLM):
             out.append((ids[:1], ids[1:]) if ids[:1] == [prefix] else ([prefix], ids))
         return out
 
-    def _fit(self, prompt: Ids, continuation: Ids) -> _Row:
+    def _fit(self, prompt: Sequence[int], continuation: Sequence[int]) -> _Row:
         """The last tokens that fit: the context's length and the one token that is scored and never fed."""
         cut = max(0, len(prompt) + len(continuation) - (self.max_length + 1))
-        return _Row(prompt[cut:], continuation, cut)
+        return _Row(prompt[cut:] if cut else prompt, continuation, cut)
 
     # Answers
 
@@ -252,28 +265,39 @@ class PunaLM(TemplateLM):
         self.progress.finish()
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """The greedy answer to each context, up to a stop text. Raises `PunaError` where a task asks for drawn answers."""
+        """The greedy answer to each context, up to a stop text. Raises `PunaError` where a task asks for drawn answers.
+
+        One that cannot be written is "" and stands in `unscored`: no score may be made of it.
+        """
         asked = [(request.args[0], json.dumps(request.args[1], sort_keys=True)) for request in requests]
         found = self._asked("generate_until", list(dict.fromkeys(asked)), self._written)
-        for (context, _), (_, cut) in found.items():
+        for (context, _), (_, cut, why) in found.items():
             if cut:
                 self.truncated[context] = cut
+            if why:
+                self.unscored[context] = why
         out = [str(found[one][0]) for one in asked]
         for request, text in zip(requests, out, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return out
 
     def _written(self, asked: list[Pair], done: Callable[[Pair, list[Any]], None]) -> None:
+        places: list[int] = []  # of those that can be written
         prompts: list[Ids] = []
         limits: list[int] = []
         stops: list[list[str]] = []
         cuts: list[int] = []
-        for (_, settings), ids in zip(asked, self._encode([(context, context) for context, _ in asked]), strict=True):
+        encoded = self._encode([(context, context) for context, _ in asked])
+        for place, ((_, settings), ids) in enumerate(zip(asked, encoded, strict=True)):
             limit, stop = self._ends(json.loads(settings))
             room = self.max_length - limit
             if room < 1:
-                raise PunaError(f"the task's answers may have {limit} tokens, and the model's context is {self.max_length}",
-                                mend="set max_gen_toks in the task lower")  # fmt: skip
+                done(
+                    asked[place],
+                    ["", 0, f"answers may have {limit} tokens, and the model's context is {self.max_length}"],
+                )
+                continue
+            places.append(place)
             limits.append(limit)
             stops.append(stop)
             cuts.append(max(0, len(ids) - room))
@@ -290,11 +314,14 @@ class PunaLM(TemplateLM):
             text = self._tokens.decode(ids[-behind[number] :], skip_special=False)
             return any(stop in text for stop in stops[number])
 
-        self.progress.start("asking: written answers", len(asked), "answers")
-        for count, (number, ids) in enumerate(greedy(self.engine.model, prompts, limits, whole), 1):
-            text = postprocess_generated_text(self._tokens.decode(ids), stops[number], None)
+        self.progress.start("asking: written answers", len(places), "answers")
+        for count, (number, reply) in enumerate(greedy(self.engine.model, prompts, limits, whole), 1):
             self.rows_read += 1
-            done(asked[number], [text, cuts[number]])
+            if reply is None:
+                done(asked[places[number]], ["", cuts[number], NO_NUMBERS])
+            else:
+                text = postprocess_generated_text(self._tokens.decode(reply), stops[number], None)
+                done(asked[places[number]], [text, cuts[number], ""])
             self.progress.update(count)
         self.progress.finish()
 
@@ -322,6 +349,13 @@ class PunaLM(TemplateLM):
             out[number] = (one.loglikelihood, bool(one.greedy))
         return out
 
+    def _how(self) -> dict[str, Any]:
+        """What changes an answer beside model and request: another precision, device or version may give other digits."""
+        weight = self.engine.model.head_weight()
+        device = torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else weight.device.type
+        return {"dtype": str(weight.dtype), "context": self.max_length, "device": device, "ends": sorted(self.engine.stop_ids),
+                "puna": puna.__version__, "torch": torch.__version__}  # fmt: skip
+
     def _asked(
         self, kind: str, wanted: list[Any], ask: Callable[[list[Any], Callable[[Any, list[Any]], None]], None]
     ) -> dict[Any, list[Any]]:
@@ -329,7 +363,7 @@ class PunaLM(TemplateLM):
         found: dict[Any, list[Any]] = {}
         keys: dict[Any, str] = {}
         if self.answers is not None:
-            settings = {"dtype": str(self.engine.model.head_weight().dtype), "context": self.max_length}
+            settings = self._how()
             for one in wanted:
                 marks = self._chats.of(one if isinstance(one, str) else one[0])
                 keys[one] = answer_key(self.identity, kind, [one, marks], settings)

@@ -157,7 +157,7 @@ def total(told: Told, first: int, text: str, where: str) -> tuple[float, bool | 
         raise PunaError("no token of the continuation is told of", where=where)
     if not values:
         raise PunaError("the text's only token has no likelihood: nothing stands before it", where=where,
-                        mend="name the text that begins a document for this model (bos), like <s>")  # fmt: skip
+                        mend="name the text that begins a document for this model: --bos '<s>'")  # fmt: skip
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
         raise PunaError("gives no log-probability (null) for a token in the middle of a text", where=where)

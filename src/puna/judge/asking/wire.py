@@ -69,6 +69,10 @@ class Refused(PunaError):
         super().__init__(f"the server answers {status}" + (f": {said}" if said else ""), where=where, mend=mend)
 
 
+class Unreachable(PunaError):
+    """The server did not answer in spite of all tries: it is down, or too busy for any task."""
+
+
 class _Passing(Exception):
     """What went wrong now and may go well another time; `after`: seconds that the server asks to wait."""
 
@@ -164,10 +168,10 @@ class Wire:
             except _Passing as problem:
                 self._drop()
                 if number == self.patience.tries or self._stopped.is_set():
-                    raise PunaError(f"{problem} ({number} tries)", where=self.endpoint.host,
+                    raise Unreachable(f"{problem} ({number} tries)", where=self.endpoint.host,
                                     mend="see whether the server runs, then ask again") from None  # fmt: skip
                 if problem.after is not None and problem.after > self.patience.longest_wait:
-                    raise PunaError(f"{problem}, and asks to wait {problem.after:,.0f} s", where=self.endpoint.host,
+                    raise Unreachable(f"{problem}, and asks to wait {problem.after:,.0f} s", where=self.endpoint.host,
                                     mend="ask again then") from None  # fmt: skip
                 self._sleep(max(wait, problem.after or 0.0))
                 wait = min(2 * wait, self.patience.longest_wait)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from puna.errors import PunaError
 from puna.judge.contamination import words
+from puna.judge.contamination.difference import as_given
 from puna.judge.measured import Item, Measurement
 from puna.judge.stats import LEAST_UNITS, LEVEL
 
@@ -61,7 +62,8 @@ def constat(target: Pair, references: Sequence[Pair], *, draws: int = DRAWS, see
 
     Only items that all models answered count; items of one cluster are drawn together; where task and twin have the same items' names
     (the same questions in other words) an item and its twin are drawn together.
-    Raises PunaError for measurements of unlike tasks, one model given twice, and where no item is common to all.
+    Raises PunaError for measurements of unlike tasks (another definition, other data, other prompts), one model given twice, and where no
+    item is common to all.
     """
     _check(target, references)
     names = tuple(pair[0].model.name for pair in references)
@@ -94,20 +96,21 @@ def constat(target: Pair, references: Sequence[Pair], *, draws: int = DRAWS, see
 
 def _check(target: Pair, references: Sequence[Pair]) -> None:
     wrong: list[str] = []
-    seen: set[tuple[str, str | None]] = set()
+    seen: set[tuple[str, str | None, str | None]] = set()
     for pair in (target, *references):
-        if pair[0].model.name != pair[1].model.name or pair[0].model.digest != pair[1].model.digest:
+        if _who(pair[0]) != _who(pair[1]):
             wrong.append(f"{pair[0].model.name} and {pair[1].model.name} are two models")
-        key = (pair[0].model.name, pair[0].model.digest)
+        key = _who(pair[0])
         if key in seen:
             wrong.append(f"{pair[0].model.name} is given twice")
         seen.add(key)
         for mine, theirs in zip(pair, target, strict=True):
-            for fact in ("name", "metric"):
+            for fact in ("name", "metric", "digest", "data_digest"):
                 if getattr(mine.task, fact) != getattr(theirs.task, fact):
-                    wrong.append(
-                        f"{pair[0].model.name}: {fact} {getattr(mine.task, fact)!r}, not {getattr(theirs.task, fact)!r}"
-                    )
+                    shown = [
+                        getattr(one.task, fact)[: 60 if fact in ("name", "metric") else 12] for one in (mine, theirs)
+                    ]
+                    wrong.append(f"{pair[0].model.name}: {fact} {shown[0]!r}, not {shown[1]!r}")
             if mine.failed is not None:
                 wrong.append(f"{pair[0].model.name} failed on {mine.task.name}: {mine.failed}")
     if target[0].task.name == target[1].task.name and target[0].task.data_digest == target[1].task.data_digest:
@@ -118,6 +121,10 @@ def _check(target: Pair, references: Sequence[Pair]) -> None:
         raise PunaError("; ".join(dict.fromkeys(wrong)), where="constat")
 
 
+def _who(one: Measurement) -> tuple[str, str | None, str | None]:
+    return one.model.name, one.model.digest, one.model.tokenizer_digest
+
+
 def _common(runs: Sequence[Measurement]) -> tuple[Floats, list[tuple[str, str]], list[str]]:
     """Scores [models, items] of the items that all have, the items' names, and the cluster of each."""
     tables: list[dict[tuple[str, str], Item]] = [
@@ -126,6 +133,11 @@ def _common(runs: Sequence[Measurement]) -> tuple[Floats, list[tuple[str, str]],
     names = [key for key in tables[0] if all(key in table for table in tables[1:])]
     if not names:
         raise PunaError(f"no item of {runs[0].task.name} was answered by all models", where="constat")
+    for run, table in zip(runs[1:], tables[1:], strict=True):
+        other = next((name for name in names if as_given(table[name]) != as_given(tables[0][name])), None)
+        if other is not None:
+            what = f"item {other[1][:60]} of {run.task.name} was asked of {run.model.name} in other words than of {runs[0].model.name}"
+            raise PunaError(what, where="constat", mend="compare runs with the same examples and the same format")
     scores = np.array([[table[name].score for name in names] for table in tables], np.float64)
     clusters = [
         f"{name[0]}\0{tables[0][name].cluster}" if tables[0][name].cluster else "\1".join(name) for name in names

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from puna.errors import PunaError
 from puna.judge.contamination import words
 from puna.judge.contamination.exact import DIRTY
-from puna.judge.measured import Item
+from puna.judge.measured import Item, TaskFacts
 from puna.judge.stats import LEAST_UNITS, LEVEL
 
 Floats = npt.NDArray[np.float64]
@@ -57,20 +57,39 @@ def clean_and_dirty(
 
 
 def difference_in_differences(
-    model: Sequence[Item], control: Sequence[Item], *, dirty_from: float = DIRTY, draws: int = DRAWS, seed: int = 0
-) -> Difference:
+    model: Sequence[Item], control: Sequence[Item], *, tasks: tuple[TaskFacts, TaskFacts] | None = None,
+    dirty_from: float = DIRTY, draws: int = DRAWS, seed: int = 0,
+) -> Difference:  # fmt: skip
     """How much more than a control model the model gains on dirty items over clean ones. `dirty` is the model's own.
 
     `dirty` and `clean` are then means of (model - control). Only items that both have a score for count.
-    Raises PunaError where the two have no item in common, or one of them has an item twice.
+    `tasks`: of the model's and of the control's run. Raises PunaError where the two have no item in common, one of them has an item
+    twice, an item was asked in other words, or the tasks differ in definition or data: an id alone is a place in a file.
     """
+    if tasks is not None and _task(tasks[0]) != _task(tasks[1]):
+        raise PunaError("the model and its control were asked other tasks, or other data", where="contamination")
     theirs = _by_key(control)
     pairs = [(item, item.score, theirs[key].score) for key, item in _by_key(model).items() if key in theirs]
+    unlike = [
+        item.id for key, item in _by_key(model).items() if key in theirs and as_given(item) != as_given(theirs[key])
+    ]
+    if unlike:
+        raise PunaError(f"item {unlike[0][:60]} was asked of the control in other words", where="contamination",
+                        mend="compare runs with the same data, examples and format")  # fmt: skip
     both = [(item, own - other) for item, own, other in pairs if own is not None and other is not None]
     if not both:
         raise PunaError("the model and its control have no item in common", where="contamination")
     return _compare([item for item, _ in both], np.array([gain for _, gain in both]), dirty_from, draws, seed,
                     "The same difference of a control model is taken away, so that easier items do not count. " + words.EXACT)  # fmt: skip
+
+
+def as_given(item: Item) -> tuple[object, ...]:
+    """What a model was given of an item: where it is another, the items are not the same, whatever their ids."""
+    return item.question, item.prompt, item.choices, item.target
+
+
+def _task(facts: TaskFacts) -> tuple[str, ...]:
+    return facts.name, facts.digest, facts.data_digest, facts.metric
 
 
 def _by_key(items: Sequence[Item]) -> dict[tuple[str, str], Item]:

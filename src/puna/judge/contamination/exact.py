@@ -4,10 +4,12 @@ Comes in: items that a model was asked, the folders of its training text (see or
 report that names the documents and shows the passages. Must never happen: an item called clean that could not be looked for: it is
 counted as undecidable and its `dirty` stays None.
 
-An item is looked for in two forms, and the greater share counts: its question and right answer, one after the other, and as the task
-writes the two, with what stands between them in the prompt ("\\nAnswer:", or the list of choices); a question alone counts too
-(see puna.corpus.itemindex, which does the looking, and puna.corpus.decontaminate, which has the thresholds). N-grams that over 10 of
-the items share are their template and tell nothing; a sample of a few items therefore keeps some of it.
+An item is looked for in several forms, and the greatest share counts: its question and right answer, one after the other, and as the
+task writes the two, with what stands between them in the prompt ("\\nAnswer:", or the list of choices), for each of its right answers; a
+question alone counts too (see puna.corpus.itemindex, which does the looking, and puna.corpus.decontaminate, which has the
+thresholds). What has no question is looked for as the sentence that it is (`_leaks`). N-grams that over 10 of the items share are
+their template and tell nothing; a sample of a few items therefore keeps some of it. Nothing found means clean only where each right
+answer could be looked for, not where one of them is too short.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,10 @@ DIRTY = (
 )
 _NAMED = 1000  # found items that a report names
 _TEXT = {"before", "passage", "after"}  # is shown of the first document only: a result is to stay small
+_ASKED = " as asked"
+_ANSWERS = (
+    32  # right answers that an item is looked for with: a list of aliases may hold a hundred, and more add little
+)
 _BETWEEN = 4000  # characters between question and answer that are taken for the task's own way of writing them
 
 
@@ -56,8 +62,7 @@ def mark(
         for found in scan.found:
             owner = owners[found.item]
             best[owner] = _better(best[owner], (found, Path(folder).name))
-    decidable = {owner for owner, lost in zip(owners, index.undecidable.tolist(), strict=True) if not lost}
-    undecidable = set(range(len(items))) - decidable
+    undecidable = _undecidable(forms, index.undecidable.tolist(), best)
     marked = []
     for number, item in enumerate(items):
         found_one = best[number]
@@ -67,34 +72,48 @@ def mark(
     return marked, _report(marked, task, scans, list(texts), best, undecidable)
 
 
-def eval_item(item: Item, task: TaskFacts, number: int) -> EvalItem:
-    """An item's question and right answer, or answers: what a leak would hold. Wrong choices betray nothing."""
+def as_asked(item: Item, task: TaskFacts) -> str:
+    """An item with its (first) right answer as the task writes the two, without the examples before it: what a copy of it would hold."""
+    question, answer = _leaks(item, task)[0]
+    between = _between(item) if answer else ""
+    gap = "" if not question or between.endswith((" ", "\n")) or answer.startswith((" ", "\n")) else " "
+    return f"{question}{between}{gap}{answer}".strip()
+
+
+def _leaks(item: Item, task: TaskFacts) -> list[tuple[str, str]]:
+    """(question, right answer), one for each right answer, as a leak would hold it. Wrong choices betray nothing.
+
+    Of contexts that is the right context with what follows, of choices without a question the right one, of a text the text: these
+    are one running text, and the answer is "".
+    """
     right = [
         item.choices[place] if isinstance(place, int) and 0 <= place < len(item.choices) else str(place)
         for place in item.target
-    ]
-    return EvalItem(task.name, f"{number}", item.question, "\n".join(right))
-
-
-def as_asked(item: Item, task: TaskFacts) -> str:
-    """An item with its right answer as the task writes the two, without the examples before it: what a copy of the task would hold."""
-    answer = eval_item(item, task, 0).answer.split("\n")[0]
-    between = _between(item)
-    gap = "" if not item.question or between.endswith((" ", "\n")) or answer.startswith((" ", "\n")) else " "
-    return f"{item.question}{between}{gap}{answer}".strip()
+    ][:_ANSWERS]
+    if item.continuation or task.kind == "contexts":
+        gap = "" if item.continuation[:1].isspace() else " "
+        leaks = [(f"{context}{gap}{item.continuation}".rstrip(), "") for context in right]
+    elif item.choices and item.question.strip() in ("", "\n".join(item.choices).strip()):
+        leaks = [(choice, "") for choice in right]
+    elif task.kind == "text":
+        leaks = [(item.question, "")]
+    else:
+        leaks = [(item.question, answer) for answer in right]
+    return list(dict.fromkeys(leaks)) or [(item.question, "")]
 
 
 def _forms(items: Sequence[Item], task: TaskFacts) -> list[list[EvalItem]]:
-    """Each item as question and answer, and as the task writes them where that differs."""
+    """The forms in which each item is looked for: of each right answer the plain one, then as the task writes it where that differs."""
     made = []
     for number, item in enumerate(items):
-        plain = eval_item(item, task, number)
-        own = [plain]
+        own, asked = list[EvalItem](), list[EvalItem]()
         between = _between(item)
-        if between:
-            # A task of its own, as both forms of an item share most n-grams and would look like a template twice as soon.
-            own.append(EvalItem(f"{task.name} as asked", f"{number}", item.question, f"{between}\n{plain.answer}"))
-        made.append(own)
+        for place, (question, answer) in enumerate(_leaks(item, task)):
+            # Each form is a task of its own: the forms of an item share most n-grams, and would soon look like a template.
+            own.append(EvalItem(f"{task.name} {place}", f"{number}", question, answer))
+            if between and answer:
+                asked.append(EvalItem(f"{task.name} {place}{_ASKED}", f"{number}", question, f"{between}\n{answer}"))
+        made.append(own + asked)
     return made
 
 
@@ -104,6 +123,21 @@ def _between(item: Item) -> str:
     place = item.prompt.rfind(question) if question else -1
     between = item.prompt[place + len(question) :] if place >= 0 else ""
     return between if len(between) <= _BETWEEN and any(sign.isalnum() for sign in between) else ""
+
+
+def _undecidable(
+    forms: Sequence[Sequence[EvalItem]], lost: Sequence[bool], best: Sequence[tuple[Found, str] | None]
+) -> set[int]:
+    """The items that were not found, and of which a right answer is too short to be looked for. `lost`: of every form."""
+    found, place = set[int](), 0
+    for number, own in enumerate(forms):
+        here, place = lost[place : place + len(own)], place + len(own)
+        one = best[number]
+        # The form as asked alone does not clear an item: a leak need not hold the choices that make it long enough.
+        short = any(gone and not form.task.endswith(_ASKED) for form, gone in zip(own, here, strict=True))
+        if short and (one is None or one[0].share == 0):
+            found.add(number)
+    return found
 
 
 def _better(one: tuple[Found, str] | None, other: tuple[Found, str]) -> tuple[Found, str]:

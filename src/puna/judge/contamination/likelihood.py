@@ -12,6 +12,7 @@ and the text's is the mean of s over the k % of its tokens with the lowest s. Mi
 log p itself in place of s.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from puna.engine import Engine, prefixes
 from puna.errors import PunaError
+from puna.files import canonical_json
 from puna.judge.bits_per_byte import batch_tokens, start_id
 from puna.judge.contamination import exact, words
 from puna.judge.contamination.membership import beside_controls, membership, twin
@@ -93,8 +95,10 @@ def examine(
     whole = asdict(membership(own, theirs, clusters=clusters, seed=seed))
     if others is None:
         whole |= {"p": None, "says": f"{words.SHUFFLED} {words.LIKELIHOOD}"}
-    return {"method": "Min-K%++", "k": k, "against": "items with their words shuffled" if others is None else "other texts",
-            "cut": found.cut, **whole, "beside": [asdict(row) for row in beside]}  # fmt: skip
+    report = {"method": "Min-K%++", "k": k, "against": "items with their words shuffled" if others is None else "other texts",
+              "cut": found.cut, **whole, "beside": [asdict(row) for row in beside]}  # fmt: skip
+    plain: dict[str, Any] = json.loads(canonical_json(report))  # as a result holds it: lists, no tuples
+    return plain
 
 
 def lowest(values: Floats, k: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from puna.errors import PunaError
 from puna.judge.contamination.constat import Gap, constat
-from puna.judge.measured import Measurement, ModelFacts
+from puna.judge.measured import ModelFacts
 from puna.judge.store.store import StoredResult
 
 
@@ -17,11 +17,14 @@ def twin_gaps(results: Sequence[StoredResult], names: str) -> list[Gap]:
     task, _, twin = names.partition("=")
     if not task or not twin or task == twin:
         raise PunaError(f"{names[:80]!r} does not name a task and its twin", where="--twin", mend="write TASK=TWIN")
-    of_task, of_twin = (_by_model(results, name) for name in (task, twin))
+    chosen = [(_by_model(results, task, chat), _by_model(results, twin, chat)) for chat in (False, True)]
+    of_task, of_twin = max(
+        chosen, key=lambda sides: len(sides[0].keys() & sides[1].keys())
+    )  # of as many, the plain ones
     both = [key for key in of_task if key in of_twin]
     if not both:
         raise PunaError(f"no model has items of both {task} and {twin}", where="--twin", mend="judge models on both")
-    pairs = {key: (of_task[key], of_twin[key]) for key in both}
+    pairs = {key: (of_task[key].measurement(), of_twin[key].measurement()) for key in both}
     gaps = [
         constat(pairs[key], [pairs[other] for other in both if not _kin(pairs[key][0].model, pairs[other][0].model)])
         for key in both
@@ -29,9 +32,33 @@ def twin_gaps(results: Sequence[StoredResult], names: str) -> list[Gap]:
     return sorted(gaps, key=lambda gap: (gap.delta is None, -(gap.delta or 0.0)))
 
 
-def _by_model(results: Sequence[StoredResult], task: str) -> dict[str, Measurement]:
-    found = [one for one in results if one.task.name == task and not one.failed and one.samples is not None]
-    return {one.model.digest or one.model.name: one.measurement() for one in found}
+def _by_model(results: Sequence[StoredResult], task: str, chat: bool) -> dict[tuple[str, ...], StoredResult]:
+    """Each model's result of a task, asked in the chat format or not: with the most items, and of those the newest.
+
+    All are of one version of the task (definition, data, shots): that of which the most models have a result, then the newest.
+    """
+    versions: dict[tuple[object, ...], dict[tuple[str, ...], StoredResult]] = {}
+    for one in results:
+        if one.task.name != task or one.failed or one.samples is None or one.settings.chat != chat:
+            continue
+        facts = one.task
+        models = versions.setdefault(
+            (facts.digest, facts.data_digest, facts.metric, facts.shots, one.settings.seed), {}
+        )
+        other = models.get(_key(one.model))
+        if other is None or _rank(one) > _rank(other):
+            models[_key(one.model)] = one
+    return max(
+        versions.values(), key=lambda models: (len(models), max(map(StoredResult.age, models.values()))), default={}
+    )
+
+
+def _rank(one: StoredResult) -> tuple[int, tuple[str, float, str]]:
+    return one.summary.n or 0, one.age()
+
+
+def _key(model: ModelFacts) -> tuple[str, ...]:
+    return (model.digest, model.tokenizer_digest or "") if model.digest else (model.developer, model.name)
 
 
 def _kin(one: ModelFacts, other: ModelFacts) -> bool:

@@ -28,6 +28,7 @@ from puna.judge.summary import Summary
 
 FORMAT = "1"  # of what stands under `puna.*`
 RECORD = "puna.record"  # SHA-256 over the canonical JSON of the whole record without this field
+ELSEWHERE = "Puna elsewhere"  # the source of a record that another Puna made
 _LIBRARY = {
     "puna.harness",
     "puna.settings",

@@ -3,7 +3,8 @@
 Comes in: a record of version 0.3.0, its samples beside it or under the root of its tree. Goes out: measurements, one for each
 evaluation that it names. Must never happen: a record of ours that was changed, or a file of an older version read half.
 
-A record that Puna wrote is taken as it is, where its digests match. Of another's record the scores are taken, and the samples where
+A record that Puna wrote is taken with all its items, where its digests match; it says from then on that it was measured elsewhere, as
+whoever makes a record can make its digests too. Of another's record the scores are taken, and the samples where
 their checksum matches and their mean is the stated score.
 """
 
@@ -31,7 +32,7 @@ from puna.judge.store.foreign import (
     read_value,
     size_of,
 )
-from puna.judge.store.form import RECORD, facts_of
+from puna.judge.store.form import ELSEWHERE, RECORD, facts_of
 from puna.judge.store.record import VERSION, EvaluationResult, Record, Sample
 from puna.judge.store.samples import MAX_BYTES, item_of, items_digest, mistakes, read_samples
 
@@ -85,7 +86,11 @@ def _ours(record: Record, path: Path) -> Measurement:
             raise PunaError(f"not items of Puna's ({str(error)[:80]})", where=str(samples)) from None
     if items_digest(items) != facts.items:
         raise PunaError("the samples were changed after they were written", where=str(path))
-    return facts.measurement.model_copy(update={"items": tuple(items)})
+    origin = facts.measurement.origin or Origin(
+        form="every_eval_ever", name=ELSEWHERE, date=(record.evaluation_timestamp or "")[:40],
+        notes="its digests hold, which shows no more than that nobody changed it since by accident",
+    )  # fmt: skip
+    return facts.measurement.model_copy(update={"items": tuple(items), "origin": origin})
 
 
 def _samples_of(record: Record, path: Path) -> Path | None:

@@ -158,7 +158,7 @@ class _Reader:
         config = self.configs.get(first, {})
         unit = "bits per byte" if metric == "bits_per_byte" else "share" if _SHARES.match(metric) else POINTS
         told: dict[str, Any] = {
-            "metric": _label(metric, kept) if test is None or metric != test.metric else metric,
+            "metric": test.metric if test is not None and _is_main(metric, test) else _label(metric, kept),
             "unit": unit,
             "shots": shots if isinstance(shots, int) and 0 <= shots < 10_000 else 0,
             "higher_is_better": higher if isinstance(higher, bool) else unit != "bits per byte",
@@ -263,11 +263,14 @@ def _main(metrics: dict[tuple[str, str], float], test: known.Known | None) -> tu
     """The metric that counts: the known test's own, else the first of a list, else the first in the file."""
     for wanted in ((test.metric,) if test else ()) + _PREFERRED:
         for metric, kept in metrics:
-            if metric == wanted or (
-                wanted == "mc2" and test is not None and metric == "acc" and test.name == "truthfulqa"
-            ):
+            if metric == wanted or (test is not None and wanted == test.metric and _is_main(metric, test)):
                 return metric, kept
     return next(iter(metrics))
+
+
+def _is_main(metric: str, test: known.Known) -> bool:
+    """Whether this is the test's own metric: lm_eval calls MC2, a share of probability, `acc`."""
+    return metric == test.metric or (test.name == "truthfulqa_mc2" and metric == "acc")
 
 
 def _label(metric: str, kept: str) -> str:

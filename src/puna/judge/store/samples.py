@@ -29,6 +29,7 @@ _PREFIX = "puna."
 _IN_METADATA = (
     "subtask",
     "cluster",
+    "continuation",
     "target",
     "answer",
     "loglikelihoods",

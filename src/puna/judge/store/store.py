@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,18 @@ from pydantic import ValidationError
 from puna.errors import PunaError
 from puna.files import digest_of, write_json
 from puna.judge.measured import Item, Measurement, ModelFacts, Settings, TaskFacts
-from puna.judge.store.form import RECORD, Facts, details_of, facts_of, folder_of, identity, model_id, record_of
-from puna.judge.store.names import ID
+from puna.judge.store.form import (
+    ELSEWHERE,
+    RECORD,
+    Facts,
+    details_of,
+    facts_of,
+    folder_of,
+    identity,
+    model_id,
+    record_of,
+)
+from puna.judge.store.names import ID, safe_name
 from puna.judge.store.record import DetailedResults, Record, as_json
 from puna.judge.store.samples import (
     MAX_BYTES,
@@ -50,6 +61,7 @@ MAX_FILES = 200_000  # in the whole store
 _CHANGED = "was changed after it was written"
 _AGAIN = "make it again by its command, or remove it"
 _DEVICE_ONLY = {"batch_tokens", "device", "threads", "data"}  # settings that do not change what is measured
+_WORDS_ONLY = {"model", "runs", "task", "notes"}  # in `extra`: how things were typed, and what is said of the run
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ class StoredResult:
 
     @property
     def imported(self) -> str | None:
-        """Who published it; None where it was measured with Puna."""
+        """Who published it; None where it was measured here."""
         origin = self._facts.measurement.origin
         return None if origin is None else origin.name
 
@@ -145,12 +157,13 @@ class StoredResult:
     def key(self) -> str:
         """Equal for results of which only the newest counts: the same model, task and settings.
 
-        A model is its digest, or its developer and name where there is none; of the settings, those that change what is
-        measured count (not the device, the number of threads or the size of a batch).
+        A model is its digests (weights; tokenizer with its settings), else its developer and name; of the settings, those that
+        change what is measured count (not device, threads, size of a batch, or how a name was typed).
         """
         model, origin = self.model, self._facts.measurement.origin
-        who: Any = model.digest or [model.developer, model.name, model.kind]
+        who: Any = [model.digest, model.tokenizer_digest] if model.digest else [model.developer, model.name, model.kind]
         how = {name: value for name, value in self.settings.model_dump(mode="json").items() if name not in _DEVICE_ONLY}
+        how["extra"] = {name: value for name, value in how["extra"].items() if name not in _WORDS_ONLY and value is not None}  # fmt: skip
         what = [self.task.name, self.task.digest, self.task.metric, self.task.shots]
         return digest_of([who, what, how, None if origin is None else [origin.form, origin.name]])
 
@@ -162,7 +175,8 @@ class Store:
         self.folder = Path(folder)
 
     def add(self, measurement: Measurement, *, now: float | None = None) -> StoredResult:
-        """Store a measurement and return it as stored. The same content twice is one file.
+        """Store a measurement and return it as stored. The same content twice is one file, and a record of Puna's that comes back
+        from elsewhere is the one that was measured here, where that is still there.
 
         `now`: Unix time, the clock's where it is None. Raises `PunaError` where the store's folder cannot take it or a
         number is none.
@@ -172,8 +186,13 @@ class Store:
             details = details_of(measurement, items, summary)
             record = record_of(measurement, details, summary, time.time() if now is None else now)
         except (ValueError, TypeError) as error:  # NaN, half a letter or no JSON in what has no type of its own
-            raise PunaError(f"cannot be stored ({str(error)[:120]})", where=_title(measurement)) from None
+            raise PunaError(f"cannot be stored ({str(error)[:120]})", where=f"{measurement.model.name} on {measurement.task.name}") from None  # fmt: skip
         place = folder_of(measurement.model, measurement.task)
+        if measurement.origin is not None and measurement.origin.name == ELSEWHERE:
+            rest = {key: value for key, value in details.items() if key != "puna.origin"}
+            own = identity(record.model_info.additional_details["puna.model"], rest)
+            if (here := self.folder / place / f"{own}.json").is_file():
+                return self.load(here)
         name = identity(record.model_info.additional_details["puna.model"], details)
         path = self.make_folder(place) / f"{name}.json"
         try:
@@ -214,6 +233,14 @@ class Store:
             rest = f" ({len(refused) - 1} more files are refused)" if len(refused) > 1 else ""
             raise PunaError(refused[0].what + rest, where=refused[0].where, mend=refused[0].mend)
         return found if older else newest(found)
+
+    def of_task(self, name: str) -> list[StoredResult]:
+        """The verified results of one task, older ones too; what is refused is left out: `results` tells of it."""
+        found = []
+        for path in _walk(self.folder / "data" / safe_name(name), 2, [0]):
+            with suppress(PunaError):
+                found += [self.load(path)] if isinstance(path, Path) else []
+        return found
 
     def get(self, name: str) -> StoredResult:
         """The result whose id begins with `name`. Raises `PunaError` where there is none or more than one."""
@@ -293,10 +320,6 @@ def newest(results: Iterable[StoredResult]) -> list[StoredResult]:
             winners[key] = result
     kept = {id(result) for result in winners.values()}
     return [result for result in every if id(result) in kept]
-
-
-def _title(measurement: Measurement) -> str:
-    return f"{measurement.model.name} on {measurement.task.name}"
 
 
 def _write_items(path: Path, place: str, measurement: Measurement, record: Record) -> DetailedResults:

@@ -10,6 +10,8 @@ from typing import Any
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
+from puna.judge.tasks.patterns import MOST_MATCHED
+
 
 class FinishedTask(ConfigurableTask):
     """A ConfigurableTask whose texts are the rows' fields."""
@@ -40,6 +42,13 @@ class FinishedTask(ConfigurableTask):
         if self._drawn is not None:
             self.sampler.places = self._drawn[doc["place"]]
         return super().fewshot_context(doc, num_fewshot, **options)
+
+    def apply_filters(self) -> Any:
+        """lm_eval's filters, over the first MOST_MATCHED characters of what a model wrote: patterns take the square of its length."""
+        if self.config.output_type == "generate_until":
+            for instance in self._instances:
+                instance.resps = [one[:MOST_MATCHED] if isinstance(one, str) else one for one in instance.resps]
+        return super().apply_filters()
 
     def set_fewshot_seed(self, seed: int | None = None) -> None:
         """The draw was made when the task was built, by the seed given there."""

@@ -12,6 +12,7 @@ from puna.errors import PunaError
 from puna.judge.measured import Kind
 from puna.judge.tasks import forms
 from puna.judge.tasks.forms import Placed
+from puna.judge.tasks.patterns import MOST_MATCHED
 from puna.judge.tasks.spec import TEMPLATES, TaskSpec, sources, told
 from puna.judge.tasks.templates import Expression, Template, TemplateMistake
 from puna.recipe.mistakes import Mistake
@@ -140,6 +141,8 @@ class Writer:
         answers = tuple(dict.fromkeys([*given, *more]))
         if not answers or not all(one.strip() for one in answers):
             raise _Broken("answer is empty")
+        if self.spec.ignore and max(map(len, answers)) > MOST_MATCHED:
+            raise _Broken(f"answer is longer than the {MOST_MATCHED:,} characters that `ignore` is run on")
         return answers
 
 

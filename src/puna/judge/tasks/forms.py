@@ -38,16 +38,30 @@ class Placed(NamedTuple):
         return f"{self.path}:{self.number}"
 
 
-def find(patterns: Sequence[str], folder: Path, *, known: bool = True) -> tuple[list[Path], list[str]]:
+def check_limit(limit: int | None, where: str) -> None:
+    """Raises PunaError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise PunaError(f"a limit of {limit} items asks nothing", where=where, mend="give 1 or more")
+
+
+def find(
+    patterns: Sequence[str], folder: Path, *, known: bool = True, inside: Sequence[Path] | None = None
+) -> tuple[list[Path], list[str]]:
     """The files that patterns name, in the order of the patterns, then of the names; and the patterns that name none.
 
     A file may be compressed though its pattern does not say so. A pattern stays inside its folder, unless it is a plain path.
-    Raises PunaError for over MOST_FILES files and, with `known`, for a file of an unknown kind.
+    Raises PunaError for over MOST_FILES files, with `known` for a file of an unknown kind, and with `inside` for a file that lies in
+    none of these folders, links followed.
     """
     found: dict[Path, None] = {}
     missing = []
+    roots = None if inside is None else [root.resolve() for root in inside]
     for pattern in patterns:
+        if roots is not None and not any(letter in pattern for letter in "*?["):
+            _check_inside(folder / pattern, pattern, roots)
         paths = _matches(pattern, folder)
+        for path in paths if roots is not None else ():
+            _check_inside(path, pattern, roots or [])
         if not paths:
             missing.append(pattern)
         found.update(dict.fromkeys(paths))
@@ -57,6 +71,19 @@ def find(patterns: Sequence[str], folder: Path, *, known: bool = True) -> tuple[
         if known and form_of(path) is None:
             raise PunaError("is no kind of task file", where=str(path), mend=f"known are {' '.join(FORMS)}")
     return list(found), missing
+
+
+def _check_inside(path: Path, pattern: str, roots: Sequence[Path]) -> None:
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a zero byte in the name
+        raise PunaError(f"data: {pattern[:200]!r} is no path", where=str(roots[0])) from error
+    if not any(real.is_relative_to(root) for root in roots):
+        raise PunaError(
+            f"data: {pattern} lies outside the folder of the task file",
+            where=str(roots[0]),
+            mend="put the file beside the task file; for a text of your own write text:FILE",
+        )
 
 
 def _matches(pattern: str, folder: Path) -> list[Path]:

@@ -76,7 +76,9 @@ def _item(doc: Doc, of_filters: list[Sample], kind: Kind, metrics: Sequence[str]
     elif kind == "answer":
         answer = str(first["resps"][0][0])
     elif kind == "cloze" and not failed:
-        answer = doc.answers[0] if scores.get("acc") == 1 else None
+        answer = (
+            doc.answers[0] if scores.get("acc") == 1 else ""
+        )  # wrong: another one, which a likelihood does not tell
     elif kind == "text":
         nats, weight = _finite(_answers(first)[0]), float(len(doc.answers[0].encode()))
         likelihoods = [nats]
@@ -86,7 +88,7 @@ def _item(doc: Doc, of_filters: list[Sample], kind: Kind, metrics: Sequence[str]
     main = None if failed else scores.get(metrics[0])
     return Item(
         id=doc.id, subtask=doc.subtask, cluster=doc.cluster, question=doc.question, prompt="" if kind == "text" else requests[0][0],
-        choices=doc.choices, target=doc.gold if doc.choices else doc.answers, answer=answer, loglikelihoods=tuple(likelihoods),
+        choices=doc.choices, continuation=str(requests[0][1]) if kind == "contexts" else "", target=doc.gold if doc.choices else doc.answers, answer=answer, loglikelihoods=tuple(likelihoods),
         score=main, weight=weight, scores={} if main is None else scores,
         truncated=max((_cut(request, truncated) for request in requests), default=0), tie=tie,
     )  # fmt: skip

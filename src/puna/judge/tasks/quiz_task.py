@@ -19,6 +19,7 @@ from puna.judge.documents import TRAIN_BYTES, load
 from puna.judge.functions import Function, read_functions
 from puna.judge.measured import TaskFacts
 from puna.judge.quiz import CHOICES, PRIMARY, QUESTION, UNNAMED, Item, credit, make_items, score_choices
+from puna.judge.tasks.forms import check_limit
 from puna.progress import QUIET, Progress
 from puna.reading import MAX_JSON, find_inside, read_object, read_text
 from puna.recipe.schema import Judge
@@ -48,9 +49,10 @@ def read_quiz(path: Path, limit: int | None = None, seed: int = 1234) -> Quiz:
     """The quiz at `path`, in order: a run, its release, its judge folder or quiz.jsonl (the questions that the run was asked), or a
     corpus folder (questions made from its held-out functions by `seed`, as the build makes them).
 
-    `limit`: at most so many; of a run's questions a sample by `seed`. Raises `PunaError` where there are none, or the file is damaged.
+    `limit`: at most so many; of a run's questions a sample by `seed`. Raises `PunaError` where there are none, the file is damaged, or for a limit below 1.
     """
     path = Path(path)
+    check_limit(limit, f"{QUIZ}{path}")
     notes: tuple[str, ...] = ()
     folder = path if path.is_dir() else path.parent
     file = path if path.is_file() else _quiz_file(path)

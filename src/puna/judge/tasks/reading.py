@@ -15,6 +15,7 @@ from typing import Any
 from puna.errors import PunaError
 from puna.judge.measured import TaskFacts
 from puna.judge.tasks import forms
+from puna.judge.tasks.catalog import TEXT
 from puna.judge.tasks.docs import Doc, Writer
 from puna.judge.tasks.forms import Placed
 from puna.judge.tasks.spec import TaskSpec
@@ -53,12 +54,11 @@ def read_task(spec: TaskSpec, data: Path | None, limit: int | None = None, seed:
     (seed, task, subtask, id), so a larger limit keeps the same items and more, and every model gets the same ones. Raises
     PunaError for missing files (each named), for template mistakes (all of them), and for broken items (each with its line).
     """
+    forms.check_limit(limit, spec.task)
     if spec.kind == "remote":
         from puna.judge.tasks.remote import read_remote
 
         return read_remote(spec, limit, seed)
-    if limit is not None and limit < 1:
-        raise PunaError(f"a limit of {limit} items asks nothing", where=spec.task, mend="give 1 or more")
     files, shots, from_items = _files(spec, data)
     if spec.form == "paragraphs":
         return _text(spec, files, limit, seed)
@@ -88,8 +88,8 @@ def text_task(
 ) -> Task:
     """Bits per byte on any text: `.jsonl`, `.json` and `.csv` by their field `text`, other files by their paragraphs.
 
-    A document of a row is one item; a plain file's paragraphs (parted by blank lines) are gathered to about 2,000 bytes. Items of
-    one file are one cluster: what one author wrote is not independent.
+    A document of a row is one item, and stands alone. A plain file's paragraphs (parted by blank lines) are gathered to about 2,000
+    bytes; neighbours are not independent, so blocks of them are the clusters (see `texts.block`).
     """
     spec = TaskSpec(
         task=name, title=title, kind="text", form="paragraphs", data=tuple(map(str, paths)), text="{{ text }}"
@@ -98,16 +98,18 @@ def text_task(
 
 
 def _text(spec: TaskSpec, paths: Sequence[Path], limit: int | None, seed: int) -> Task:
-    from puna.judge.tasks.texts import pieces
+    from puna.judge.tasks.texts import block, holds_rows, pieces
 
     docs: list[Doc] = []
     read = {path: forms.read_text_of(path) for path in paths}
     names = [path.name for path in paths]
     for path, whole in read.items():
         name = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
-        for label, text in pieces(path, whole):
-            where = f"{path}:{label}"
-            docs.append(Doc(f"{name}:{label}", "", name, text, "", "", (), (), (text,), "", len(docs), where))
+        found = list(pieces(path, whole))
+        size = 0 if holds_rows(path) else block(len(found))
+        for number, (label, text) in enumerate(found):
+            where, cluster = f"{path}:{label}", f"{name}, part {number // size + 1}" if size else ""
+            docs.append(Doc(f"{name}:{label}", "", cluster, text, "", "", (), (), (text,), "", len(docs), where))
     if not docs:
         raise PunaError("holds no text", where=", ".join(map(str, paths)))
     kept = keep_sample(docs, spec.task, limit, seed)
@@ -121,8 +123,12 @@ def _files(spec: TaskSpec, data: Path | None) -> tuple[list[Path], list[Path], b
         raise PunaError(
             "needs its data", where=spec.task, mend=f"give --data DIR{f'; {spec.where}' if spec.where else ''}"
         )
-    files, missing = forms.find(spec.data, folder, known=spec.form != "paragraphs")
-    shots, absent = forms.find(spec.fewshot, folder) if spec.shots else ([], [])
+    # A task file may be a stranger's, and its items are published; `text:FILE` was typed by the user.
+    free = spec.folder is None or spec.typed.startswith(TEXT)
+    inside = None if free else [folder, *([data] if data else [])]
+    known = spec.form != "paragraphs" or not free
+    files, missing = forms.find(spec.data, folder, known=known, inside=inside)
+    shots, absent = forms.find(spec.fewshot, folder, inside=inside) if spec.shots else ([], [])
     from_items = bool(spec.shots) and spec.fewshot_else == "items" and (not shots or bool(absent))
     if from_items:
         shots = []

@@ -8,6 +8,7 @@ from typing import Any
 
 from puna.errors import PunaError
 from puna.judge.measured import TaskFacts
+from puna.judge.tasks.forms import check_limit
 from puna.judge.tasks.reading import Doc, Task, keep_sample, spec_digest
 from puna.judge.tasks.spec import TaskSpec
 
@@ -18,6 +19,7 @@ def read_remote(spec: TaskSpec, limit: int | None, seed: int) -> Task:
     """Builds a task by its lm_eval name. Raises PunaError where lm_eval knows no such name, and where its data cannot be fetched."""
     from puna.judge.tasks import harness
 
+    check_limit(limit, spec.typed)
     harness.lm_eval_here(network=True)
     from lm_eval.tasks import TaskManager
 

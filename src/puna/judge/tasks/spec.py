@@ -5,7 +5,6 @@ file that builds a Python object or runs code, or one mistake told where there a
 """
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
 
 from puna.errors import PunaError
+from puna.judge.tasks.patterns import compiled
 from puna.judge.tasks.templates import Expression, Template, TemplateMistake
 from puna.reading import read_text
 from puna.recipe.mistakes import Mistake
@@ -128,7 +128,9 @@ class TaskSpec(_Table):
     aggregate: Literal["items", "subtasks"] = "items"
     subtasks: StrictInt | None = Field(None, ge=1)  # how many the published task has: where fewer are there, it is told
     extract: tuple[Extract, ...] = Field((), max_length=10)  # the first one counts, the others are told beside it
-    ignore: Texts = ()  # regular expressions whose matches are taken out of both answers before they are compared
+    ignore: Texts = Field(
+        (), max_length=20
+    )  # regular expressions whose matches are taken out of both answers before they are compared
     ignore_case: bool = False
     ignore_punctuation: bool = False
     stop: Texts = ()
@@ -233,9 +235,9 @@ def _template_mistakes(values: dict[str, Any]) -> list[Mistake]:
             found.append(Mistake(key, str(mistake)))
     for key, pattern in _patterns(values):
         try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            found.append(Mistake(key, f"is no regular expression ({error})"))
+            compiled(pattern)
+        except ValueError as error:
+            found.append(Mistake(key, str(error)))
     return found
 
 

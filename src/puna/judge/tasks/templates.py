@@ -12,7 +12,7 @@ never becomes a text by itself: Python's way to write it doubles every backslash
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, Undefined, nodes
+from jinja2 import StrictUndefined, TemplateError, Undefined, nodes, pass_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from puna.errors import PunaError
@@ -20,6 +20,15 @@ from puna.errors import PunaError
 MOST_LETTERS = 1 << 20  # characters of one question; LongBench's longest has about 400,000
 _LONGEST_TEMPLATE = 20_000
 _MOST_FILTERS = 20
+_MOST_STEPS = 10_000  # of a loop
+_MOST_WORK = (
+    20_000_000  # steps of a loop times the characters of the row, in one row: a few filters over these are a second
+)
+_MOST_WORK_IN_ALL = 5_000_000_000  # the same over all rows of a file
+_MOST_SEARCH = (
+    100_000_000  # characters of a text times those looked for in it from its end, which Python does pair by pair
+)
+_LOOP = "loop steps"  # no name that a template can write
 _MOST_SUMS = 50
 _ALLOWED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.List, nodes.Tuple,
@@ -74,6 +83,52 @@ _METHODS = frozenset(
 )
 
 
+def _weight(value: Any) -> int:
+    """The characters in a row's field, those in lists and tables too."""
+    size, stack = 0, [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            size += len(one)
+        elif isinstance(one, Mapping):
+            stack += [*one.keys(), *one.values()]
+            size += len(one)
+        elif isinstance(one, list | tuple):
+            stack += one
+            size += len(one)
+    return size
+
+
+@pass_context
+def _steps(context: Any, values: Any) -> Any:
+    """What a loop goes over, where its steps times the characters of the row are few enough."""
+    if not isinstance(values, str | list | tuple | Mapping):
+        values = list(values)
+    steps = len(values)
+    row = context.get_all()
+    work = row.get(_LOOP)
+    if steps > _MOST_STEPS:
+        raise TemplateError(f"a loop of {steps:,} steps, and {_MOST_STEPS:,} are the most")
+    cost = steps * _weight({key: value for key, value in row.items() if key != _LOOP})
+    if work is not None:
+        work.row += cost
+        work.all += cost
+        if work.row > _MOST_WORK:
+            raise TemplateError(
+                f"its loops take {work.row:,} steps times characters of the row, and {_MOST_WORK:,} are the most"
+            )
+        if work.all > _MOST_WORK_IN_ALL:
+            raise TemplateError(f"its loops take over {_MOST_WORK_IN_ALL:,} steps times characters over all rows")
+    return values
+
+
+class _Work:
+    """What the loops of a template have cost: in the row at hand, and in all."""
+
+    row = 0
+    all = 0
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with the filters above, none of which makes more than MOST_LETTERS characters."""
 
@@ -86,7 +141,16 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.filters.update(replace=_replace, join=_join, string=_text)
         self.filters.update({name: _of_text(name) for name in ("strip", "lower", "upper", "capitalize")})
         self.filters["trim"] = self.filters["strip"]
+        self.filters[_LOOP] = _steps
         self.tests = {name: one for name, one in self.tests.items() if name in _TESTS}
+
+    def call(self, context: Any, called: Any, /, *arguments: Any, **named: Any) -> Any:
+        """A method's result. Searches from the end are bounded: their time is the product of the two lengths."""
+        text = getattr(called, "__self__", None)
+        if isinstance(text, str) and getattr(called, "__name__", "") in ("rfind", "rpartition", "rsplit"):
+            if len(text) * max((len(one) for one in arguments if isinstance(one, str)), default=0) > _MOST_SEARCH:
+                raise TemplateError("a search of so long a text in so long a text from its end")
+        return super().call(context, called, *arguments, **named)
 
 
 def _text(value: Any) -> str:
@@ -159,7 +223,10 @@ class Template:
         try:
             tree = _JINJA.parse(source)
             _check(source, tree)
-            self._compiled = _JINJA.from_string(source)
+            for loop in tree.find_all(nodes.For):  # after the check, which knows no filter of this name
+                loop.iter = nodes.Filter(loop.iter, _LOOP, [], [], None, None, lineno=loop.lineno)
+            self._compiled = _JINJA.from_string(tree)
+            self._work = _Work()
         except (TemplateError, RecursionError) as error:
             raise TemplateMistake(_told(error)) from error
 
@@ -167,7 +234,8 @@ class Template:
         """The text for one row. Raises TemplateMistake for a field that the row lacks, and over MOST_LETTERS characters."""
         parts: list[str] = []
         size = 0
-        for part in _guarded(lambda: iter(self._compiled.generate(dict(row)))):
+        self._work.row = 0
+        for part in _guarded(lambda: iter(self._compiled.generate({**row, _LOOP: self._work}))):
             parts.append(part)
             size += len(part)
             if size > MOST_LETTERS:

@@ -12,8 +12,20 @@ from puna.errors import PunaError
 from puna.judge.tasks import forms
 
 PIECE = 2000  # bytes that paragraphs are gathered to: longer than stories260K's context in bytes, short enough for many items
+LEAST_BLOCKS = 20  # of a plain file, where it has so many pieces: fewer give no interval to speak of
 _BLANK = re.compile(r"(\n[ \t\r]*\n\s*)")
 _FIELDS = ("text", "content")
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a file is read row by row; else it is plain text."""
+    return forms.form_of(path) in (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+
+
+def block(count: int) -> int:
+    """How many neighbouring pieces of a plain file of `count` are one cluster: the cube root of their number, which is the order of
+    the best block of a bootstrap of a mean (Hall, Horowitz and Jing 1995, Biometrika 82), and LEAST_BLOCKS blocks at least."""
+    return max(1, min(count // LEAST_BLOCKS, round(count ** (1 / 3))))
 
 
 def pieces(path: Path, whole: str) -> Iterator[tuple[str, str]]:
@@ -22,7 +34,7 @@ def pieces(path: Path, whole: str) -> Iterator[tuple[str, str]]:
     A plain file's pieces make up the whole file, but for blank pieces: nothing else of it is left out. A paragraph over PIECE
     bytes is cut at a space, or where it has none, between two characters. Raises PunaError for a row without text.
     """
-    if forms.form_of(path) in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
+    if holds_rows(path):
         for placed in forms.rows(path, "rows", whole):
             text = next((placed.row[key] for key in _FIELDS if isinstance(placed.row.get(key), str)), None)
             if text is None:
@@ -31,10 +43,15 @@ def pieces(path: Path, whole: str) -> Iterator[tuple[str, str]]:
                 _check(text, placed.where)
                 yield str(placed.number), text
         return
-    line = 1
+    line, before, again = 1, 0, 1
     for piece in _gathered(whole):
         if piece.strip():
-            yield str(line), piece
+            again = again + 1 if line == before else 1
+            yield (
+                (f"{line}.{again}" if again > 1 else str(line)),
+                piece,
+            )  # of a long line each piece has a name of its own
+            before = line
         line += piece.count("\n")
 
 
