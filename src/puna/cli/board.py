@@ -22,13 +22,12 @@ HOST = "127.0.0.1"
 
 def run_board(store: Path, out: Path, *, title: str, serve: bool, port: int, json: bool) -> None:
     """Write the pages. Raises `PunaError` where there is no result, or where the folder is not a board's."""
-    if store.exists() and not store.is_dir():
-        raise PunaError("is a file, and a store is a folder", where=str(store), mend="give --store FOLDER")
+    kept = Store(store)
     if not store.is_dir():
         raise PunaError("there are no results here", where=str(store), mend="judge a model first, or give --store")
     problems: list[PunaError] = []
     with terminal_progress() as progress:
-        results = Store(store).results(problems, progress=progress)
+        results = kept.results(problems, progress=progress)
         refused = [(Path(problem.where or store), problem.what) for problem in problems]
         report = build_board(results, out, title=title, refused=refused, progress=progress)
     if json:

@@ -190,7 +190,7 @@ def _export(store: "Store", folder: Path, json: bool) -> None:
         print_json({"folder": str(folder), "files": [str(path) for path in written], "left_out": left_out})
         return
     for line in left_out:
-        typer.echo(f"Not in .eval_results: {line}.")
+        typer.echo("\n".join(wrap(f"Not in .eval_results: {line}.")))
     typer.echo(f"{len(results):,} results, {len(written):,} files in {folder}.")
 
 
@@ -220,7 +220,10 @@ def _twin(store: "Store", names: str, json: bool) -> None:
 def _ask(store: "Store", sql: str, json: bool) -> None:
     from puna.judge.store.query import as_table, ask
 
-    columns, rows = ask(store, sql)
+    problems: list[PunaError] = []
+    columns, rows = ask(store, sql, problems=problems)
+    for problem in problems:
+        sys.stderr.write("\n".join(wrap(f"Refused, and not asked: {problem.line()}")) + "\n")
     if json:
         print_json({"columns": columns, "rows": [list(row) for row in rows]})
         return

@@ -38,6 +38,7 @@ class ModelFacts(_Fact):
     flops: float | None = None  # of training
     licence: str | None = None
     parents: tuple[Parent, ...] = ()
+    no_parent: str = ""  # how it is known that there is none; "" where nobody knows
     seed: int | None = None  # of its training, where it is one of several of one recipe
     recipe: str | None = None  # digest of the recipe without the seed: models of one recipe are seeds of each other
     notes: tuple[str, ...] = ()  # what a reader must know of these facts, said aloud

@@ -139,7 +139,7 @@ def _of_a_release(path: Path, record: Path, top: bool, config: ModelConfig) -> d
     licence = recipe.release.licence if recipe is not None and recipe.release.licence != _UNSTATED else None
     return {
         "train_tokens": None if foreign else own, "flops": None if foreign else flops,
-        "licence": licence or read_card(record.parent).licence, "parents": parents, "seed": _seed(logged),
+        "licence": licence or read_card(record.parent).licence, "parents": parents, "no_parent": "" if parents else _from_scratch(logged, recipe), "seed": _seed(logged),
         "recipe": _recipe_digest(logged, top), "notes": tuple(notes),
     }  # fmt: skip
 
@@ -219,6 +219,13 @@ def _parents(path: Path, record: Path, top: bool, logged: _Logged, recipe: Recip
     elif logged.broken and recipe is not None and recipe.base is not None:
         parents += [Parent(name=one[:200], evidence=_evidence(logged, [])) for one in dict.fromkeys(recipe.base.models)]
     return tuple(parents)
+
+
+def _from_scratch(logged: _Logged, recipe: Recipe | None) -> str:
+    """How it is known that the model began with random weights; "" where a ledger does not say so."""
+    if logged.broken or recipe is None or recipe.base is not None or not logged.entries:
+        return ""
+    return "its ledger says that it began with random weights (not yet checked against other models)"
 
 
 def _evidence(logged: _Logged, numbers: Sequence[int]) -> str:

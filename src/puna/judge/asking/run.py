@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from puna.called import PUNA
 from puna.engine import Engine, resolve_model
 from puna.errors import PunaError
@@ -49,9 +51,7 @@ class Request:
     device: str | None = None
     runs: Path = Path("runs")
     fresh: bool = False  # ask again what was answered before
-    controls: tuple[
-        str, ...
-    ] = ()  # models beside which the items' likelihoods are looked at, for signs of contamination
+    controls: tuple[str, ...] = ()  # models beside which the items' likelihoods are looked at
     context: int | None = None  # tokens of an endpoint's context, where its server does not say
     bos: str | None = None  # text that begins a document, for an endpoint that puts no begin token there
     keep_answers: bool = False  # of an endpoint: earlier runs' answers are taken, as the same model still answers there
@@ -65,6 +65,10 @@ class Request:
         ):
             if value is not None and value < 1:
                 raise PunaError(f"must be at least 1, and is {value}", where=name)
+        if self.device not in (None, "cpu", "cuda"):
+            raise PunaError(f"is cpu or cuda, and not {self.device!r}", where="--device")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise PunaError("there is no GPU that torch can use", where="--device cuda", mend="leave the option out")
 
     def command(self, model: str, task: str, store: Path) -> str:
         """The command that makes one result again."""
@@ -305,16 +309,12 @@ def _notes(unscored: Mapping[Any, object]) -> list[str]:
 def _threads(engine: Engine | None) -> int | None:
     if engine is None:
         return None
-    import torch
-
     return torch.get_num_threads()
 
 
 def _torch(engine: Engine | None) -> dict[str, str]:
     if engine is None:
         return {}
-    import torch
-
     return {"torch": torch.__version__}
 
 

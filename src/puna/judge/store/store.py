@@ -172,7 +172,10 @@ class Store:
     """A folder of results."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises `PunaError` where there is a file in the store's place."""
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise PunaError("is a file, and a store is a folder", where=str(folder), mend="give --store FOLDER")
 
     def add(self, measurement: Measurement, *, now: float | None = None) -> StoredResult:
         """Store a measurement and return it as stored. The same content twice is one file, and a record of Puna's that comes back

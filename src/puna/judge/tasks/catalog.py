@@ -79,7 +79,7 @@ def _named(name: str, data: Path | None) -> list[TaskSpec]:
     if name.endswith((".yaml", ".yml")):
         beside = [Path(name), *([data / name] if data else [])]
         path = next((one for one in beside if one.is_file()), beside[0])
-        return [read_spec(path)]
+        return [read_spec(path, data)]
     return []
 
 

@@ -48,18 +48,27 @@ class Writer:
             key: Template(source).render if key in TEMPLATES or "." in key else Expression(source).value
             for key, source in given.items()
         }
-        self.mistakes: list[str] = []
-        self.first = True
+        self._broken: list[tuple[str, list[Mistake]]] = []  # in the order of the rows
+        self._everywhere: list[Mistake] = []  # template mistakes that all rows have had: the task file's, not a row's
+        self._rows, self._first = 0, ""
+
+    def note(self, line: str) -> None:
+        """Keeps a line that says where and what is wrong, for `check`."""
+        self._broken.append((line, []))
 
     def check(self) -> None:
-        """Raises PunaError with every broken item."""
-        if self.mistakes:
-            shown = self.mistakes[:20]
-            more = f"; and {len(self.mistakes) - 20:,} more" if len(self.mistakes) > 20 else ""
-            count = f"{len(self.mistakes):,} broken items: " if len(self.mistakes) > 1 else ""
-            raise PunaError(
-                count + "; ".join(shown) + more, where=self.spec.task, mend="mend the file, or the task's templates"
-            )
+        """Raises one PunaError with every broken item; a template mistake that every row has is told once."""
+        everywhere, lines = self._everywhere, []
+        for where, wrong in self._broken:
+            own = [one for one in wrong if one not in everywhere]
+            if own or not wrong:
+                lines.append(f"{where}: {told(own)}" if own else where)
+        if everywhere and not lines:
+            mend = f"so are all {self._rows:,} rows: mend the task file" if self._rows > 1 else "mend the task file"
+            raise PunaError(told(everywhere), where=f"{self.spec.task} on {self._first}", mend=mend)
+        if everywhere:
+            lines.insert(0, f"{self._first} and every other row that can be read: {told(everywhere)}")
+        forms.refuse(lines, self.spec.task, "mend the file, or the task's templates")
 
     def write(self, placed: Placed, names: dict[str, int]) -> Doc | None:
         """The item of a row; None where it is broken, which is kept for `check`. `names` counts the items of each subtask."""
@@ -71,15 +80,18 @@ class Writer:
                 found[key] = way(row)
             except TemplateMistake as mistake:
                 wrong.append(Mistake(key, str(mistake)))
-        if wrong and self.first:  # of the first row all template mistakes: they are the task file's, not the row's
-            raise PunaError(told(wrong), where=f"{self.spec.task} on {placed.where}", mend="mend the task file")
-        self.first = False
+        if not self._rows:
+            self._first, self._everywhere = placed.where, wrong
+        elif self._everywhere:
+            self._everywhere = [one for one in self._everywhere if one in wrong]
+        self._rows += 1
+        if wrong:
+            self._broken.append((placed.where, wrong))
+            return None
         try:
-            if wrong:
-                raise _Broken(told(wrong))
             return self._doc(found, placed, names)
         except _Broken as broken:
-            self.mistakes.append(f"{placed.where}: {broken}")
+            self.note(f"{placed.where}: {broken}")
             return None
 
     def _doc(self, found: dict[str, Any], placed: Placed, names: dict[str, int]) -> Doc:

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from puna.judge.tasks.templates import MOST_LETTERS
 Row = dict[str, Any]
 FORMS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 MOST_FILES = 1000
+MOST_BROKEN = 20  # of what is broken in a file so many are named, the rest is counted
 _HELLASWAG_LINES = 6
 
 
@@ -89,7 +90,10 @@ def _check_inside(path: Path, pattern: str, roots: Sequence[Path]) -> None:
 def _matches(pattern: str, folder: Path) -> list[Path]:
     endings = ("", *sorted(COMPRESSED))
     if not any(letter in pattern for letter in "*?["):
-        return next(([path] for ending in endings if (path := folder / (pattern + ending)).exists()), [])
+        try:
+            return next(([path] for ending in endings if (path := folder / (pattern + ending)).exists()), [])
+        except (OSError, ValueError):  # longer than a name can be, a zero byte in it: no such file can be there
+            return []
     if pattern.startswith("/") or ".." in Path(pattern).parts:
         raise PunaError(f"{pattern}: a pattern stays inside its folder", where=str(folder))
     by_name: dict[str, Path] = {}
@@ -135,58 +139,93 @@ def read_text_of(path: Path) -> str:
         raise PunaError(f"is no UTF-8 ({error.reason} at byte {error.start:,})", where=str(path)) from error
 
 
-def rows(path: Path, form: str, text: str) -> Iterator[Placed]:
-    """The rows of a file with this text, in its order. Raises PunaError, with the line, for what is no row."""
+def refuse(broken: Sequence[str], where: str, mend: str) -> None:
+    """Raises one PunaError that names all of these, MOST_BROKEN at most, and counts the others; nothing for none."""
+    if broken:
+        count = f"{len(broken):,} broken items: " if len(broken) > 1 else ""
+        more = f"; and {len(broken) - MOST_BROKEN:,} more" if len(broken) > MOST_BROKEN else ""
+        raise PunaError(count + "; ".join(broken[:MOST_BROKEN]) + more, where=where, mend=mend)
+
+
+def rows(path: Path, form: str, text: str, broken: Callable[[str], None] | None = None) -> Iterator[Placed]:
+    """The rows of a file with this text, in its order.
+
+    What is no row is told to `broken`, with its line, and the rows after it follow; without `broken` it raises PunaError.
+    """
     kind = form_of(path)
+    found: Iterator[tuple[int, Any]]  # a value that cannot be a row may be the PunaError that says why
     if form == "hellaswag" and kind == ".txt":
         found = _hellaswag_text(text, path)
     elif kind == ".txt":
-        raise PunaError(
-            "is plain text, which holds no rows", where=str(path), mend="write JSON lines, or CSV with a header"
-        )
+        mend = "write JSON lines, or CSV with a header"
+        found = iter([(0, PunaError("is plain text, which holds no rows", where=str(path), mend=mend))])
     elif kind in (".csv", ".tsv"):
         found = _table(text, "\t" if kind == ".tsv" else ",", path)
     elif kind == ".json":
         found = _json(text, path)
     else:
-        found = ((number, parse_json(line, f"{path}:{number}")) for number, line in _lines(text, path))
-    for number, row in found:
-        if not isinstance(row, dict):
-            raise PunaError("is no row: a row is a table of fields", where=f"{path}:{number}")
-        if form == "hellaswag":
-            row = _hellaswag(row, f"{path}:{number}")
-        elif form == "truthfulqa":
-            row = _truthfulqa(row, f"{path}:{number}")
+        found = _lines(text, path)
+    for number, value in found:
+        try:
+            row = _row(value, form, f"{path}:{number}")
+        except PunaError as error:
+            if broken is None:
+                raise
+            broken(error.line())
+            continue
         yield Placed(path, number, row)
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[int, str]]:
+def _row(value: Any, form: str, where: str) -> Row:
+    if isinstance(value, PunaError):
+        raise value
+    if not isinstance(value, dict):
+        raise PunaError("is no row: a row is a table of fields", where=where)
+    if form == "hellaswag":
+        return _hellaswag(value, where)
+    return _truthfulqa(value, where) if form == "truthfulqa" else value
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return parse_json(text, where)
+    except PunaError as error:
+        return error
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
+        where = f"{path}:{number}"
         if len(line) > 2 * MOST_LETTERS:
-            raise PunaError(f"is longer than {2 * MOST_LETTERS:,} characters", where=f"{path}:{number}")
-        if line.strip():
-            yield number, line
+            yield number, PunaError(f"is longer than {2 * MOST_LETTERS:,} characters", where=where)
+        elif line.strip():
+            yield number, _parsed(line, where)
 
 
 def _json(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    value = parse_json(text, str(path))
+    value = _parsed(text, str(path))
     if isinstance(value, dict):  # {"data": [...]} and the like: the longest list is the table
         value = max((part for part in value.values() if isinstance(part, list)), key=len, default=[value])
-    if not isinstance(value, list):
-        raise PunaError("holds no list of rows", where=str(path))
-    yield from enumerate(value, 1)
+    if isinstance(value, list):
+        yield from enumerate(value, 1)
+    else:
+        yield 0, value if isinstance(value, PunaError) else PunaError("holds no list of rows", where=str(path))
 
 
-def _table(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, Row]]:
+def _table(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, Any]]:
     before = csv.field_size_limit(2 * MOST_LETTERS)
     try:
         table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for number, row in enumerate(table, 1):
             if None in row or None in row.values():
-                raise PunaError("has another number of fields than the header", where=f"{path}, row {number}")
-            yield number, {str(key).strip(): value for key, value in row.items()}
+                yield (
+                    number,
+                    PunaError("has another number of fields than the header", where=f"{path}, row {number}"),
+                )
+            else:
+                yield number, {str(key).strip(): value for key, value in row.items()}
     except csv.Error as error:
-        raise PunaError(f"is no readable table ({error})", where=str(path)) from error
+        yield 0, PunaError(f"is no readable table ({error})", where=str(path))
     finally:
         csv.field_size_limit(before)
 
@@ -195,15 +234,19 @@ def _table(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, Row]]:
 # WikiHow left in brackets (lm_eval, tasks/hellaswag/utils.py).
 
 
-def _hellaswag_text(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+def _hellaswag_text(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     lines = text.removesuffix("\n").split("\n")
     if len(lines) % _HELLASWAG_LINES:
-        raise PunaError(f"has {len(lines):,} lines, and an item has {_HELLASWAG_LINES}", where=str(path))
+        yield 0, PunaError(f"has {len(lines):,} lines, and an item has {_HELLASWAG_LINES}", where=str(path))
+        return
     for start in range(0, len(lines), _HELLASWAG_LINES):
         head, gold, *endings = lines[start : start + _HELLASWAG_LINES]
-        if gold.strip() not in ("0", "1", "2", "3"):
-            raise PunaError("the second line of an item is its label, 0 to 3", where=f"{path}:{start + 2}")
-        yield start // _HELLASWAG_LINES + 1, {"head": head, "label": int(gold), "endings": endings}
+        number = start // _HELLASWAG_LINES + 1
+        if gold.strip() in ("0", "1", "2", "3"):
+            yield number, {"head": head, "label": int(gold), "endings": endings}
+        else:
+            wrong = PunaError("the second line of an item is its label, 0 to 3", where=f"{path}:{start + 2}")
+            yield number, wrong
 
 
 def _hellaswag(row: Row, where: str) -> Row:

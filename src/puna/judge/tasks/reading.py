@@ -10,14 +10,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from puna.errors import PunaError
 from puna.judge.measured import TaskFacts
 from puna.judge.tasks import forms
 from puna.judge.tasks.catalog import TEXT
 from puna.judge.tasks.docs import Doc, Writer
-from puna.judge.tasks.forms import Placed
 from puna.judge.tasks.spec import TaskSpec
 
 _NOTE_ITEMS = (
@@ -47,6 +46,63 @@ class Task:
         return tuple(self.counts)
 
 
+class Missing(NamedTuple):
+    """What a task lacks of its files."""
+
+    task: str
+    files: tuple[str, ...]  # names or patterns, as its task file has them
+    folder: Path | None  # where they were looked for; None where no folder was given
+    wrong: str = ""  # instead of missing files: what is wrong with those that are named
+    where: str = ""  # where to get them
+
+    @property
+    def what(self) -> str:
+        """In words, without the folder."""
+        if self.wrong or self.folder is None:
+            return self.wrong or f"needs its data ({', '.join(self.files)})"
+        return f"{', '.join(self.files)} {'is' if len(self.files) == 1 else 'are'} not there (nor compressed)"
+
+
+def read_all(specs: Sequence[TaskSpec], data: Path | None, limit: int | None = None, seed: int = 1234) -> list[Task]:
+    """Reads tasks, in their order, after all files of all of them were looked for.
+
+    Raises PunaError as `check_files` does, and then as `read_task` does.
+    """
+    check_files(specs, data)
+    return [read_task(spec, data, limit, seed) for spec in specs]
+
+
+def missing_files(specs: Sequence[TaskSpec], data: Path | None) -> list[Missing]:
+    """What these tasks lack of their files, task by task: none for one that is complete, or that lm_eval reads itself."""
+    found = (_find(spec, data)[3] for spec in specs if spec.kind != "remote")
+    return [one for one in found if one is not None]
+
+
+def check_files(specs: Sequence[TaskSpec], data: Path | None) -> None:
+    """Raises one PunaError that names every missing file of every task, with where to get each."""
+    _refuse(missing_files(specs, data))
+
+
+def _refuse(missing: Sequence[Missing]) -> None:
+    if not missing:
+        return
+    mend = "give --data DIR" if any(one.folder is None and not one.wrong for one in missing) else ""
+    if len(missing) == 1:
+        one = missing[0]
+        searched = f", searched in {one.folder}" if one.folder is not None and not one.wrong else ""
+        put = "" if mend or one.wrong else "put them there"
+        raise PunaError(
+            one.what + searched, where=one.task, mend="; ".join(filter(None, [mend, one.where or put])) or None
+        )
+    lines = []
+    folders = {one.folder for one in missing if not one.wrong}
+    for one in missing:
+        searched = f", searched in {one.folder}" if len(folders) > 1 and one.folder is not None and not one.wrong else ""
+        lines.append(f"{one.task}: {one.what}{searched}" + (f" [{one.where}]" if one.where else ""))
+    common = f", searched in {folder}" if len(folders) == 1 and (folder := next(iter(folders))) is not None else ""
+    raise PunaError(f"{len(missing)} tasks lack files{common}: {'; '.join(lines)}", mend=mend or None)
+
+
 def read_task(spec: TaskSpec, data: Path | None, limit: int | None = None, seed: int = 1234) -> Task:
     """Reads a task's files and writes its items out.
 
@@ -64,10 +120,10 @@ def read_task(spec: TaskSpec, data: Path | None, limit: int | None = None, seed:
         return _text(spec, files, limit, seed)
     writer = Writer(spec)
     read = {path: forms.read_text_of(path) for path in (*files, *shots)}  # each once: a digest needs it too
-    by_subtask = _written(writer, (placed for path in files for placed in forms.rows(path, spec.form, read[path])))
+    by_subtask = _written(writer, {path: read[path] for path in files})
     pool = by_subtask if from_items else {}
     if shots:
-        pool = _written(writer, (placed for path in shots for placed in forms.rows(path, spec.form, read[path])))
+        pool = _written(writer, {path: read[path] for path in shots})
     writer.check()
     if not by_subtask:
         raise PunaError("holds no items", where=", ".join(map(str, files)))
@@ -103,13 +159,15 @@ def _text(spec: TaskSpec, paths: Sequence[Path], limit: int | None, seed: int) -
     docs: list[Doc] = []
     read = {path: forms.read_text_of(path) for path in paths}
     names = [path.name for path in paths]
+    broken: list[str] = []
     for path, whole in read.items():
         name = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
-        found = list(pieces(path, whole))
+        found = list(pieces(path, whole, broken.append))
         size = 0 if holds_rows(path) else block(len(found))
         for number, (label, text) in enumerate(found):
             where, cluster = f"{path}:{label}", f"{name}, part {number // size + 1}" if size else ""
             docs.append(Doc(f"{name}:{label}", "", cluster, text, "", "", (), (), (text,), "", len(docs), where))
+    forms.refuse(broken, spec.task, "mend the file")
     if not docs:
         raise PunaError("holds no text", where=", ".join(map(str, paths)))
     kept = keep_sample(docs, spec.task, limit, seed)
@@ -118,42 +176,48 @@ def _text(spec: TaskSpec, paths: Sequence[Path], limit: int | None, seed: int) -
 
 
 def _files(spec: TaskSpec, data: Path | None) -> tuple[list[Path], list[Path], bool]:
+    files, shots, from_items, missing = _find(spec, data)
+    if missing is not None:
+        _refuse([missing])
+    return files, shots, from_items
+
+
+def _find(spec: TaskSpec, data: Path | None) -> tuple[list[Path], list[Path], bool, Missing | None]:
+    """The files of the items, those of the examples, whether the items are the examples, and what is missing of the files."""
     folder = spec.folder or data
+    needed = (*spec.data, *(spec.fewshot if spec.shots and spec.fewshot_else == "refuse" else ()))
     if folder is None:
-        raise PunaError(
-            "needs its data", where=spec.task, mend=f"give --data DIR{f'; {spec.where}' if spec.where else ''}"
-        )
+        return [], [], False, Missing(spec.task, needed, None, where=spec.where)
     # A task file may be a stranger's, and its items are published; `text:FILE` was typed by the user.
     free = spec.folder is None or spec.typed.startswith(TEXT)
     inside = None if free else [folder, *([data] if data else [])]
     known = spec.form != "paragraphs" or not free
-    files, missing = forms.find(spec.data, folder, known=known, inside=inside)
-    shots, absent = forms.find(spec.fewshot, folder, inside=inside) if spec.shots else ([], [])
+    try:
+        files, missing = forms.find(spec.data, folder, known=known, inside=inside)
+        shots, absent = forms.find(spec.fewshot, folder, inside=inside) if spec.shots else ([], [])
+    except PunaError as error:
+        return [], [], False, Missing(spec.task, needed, folder, wrong=error.line())
     from_items = bool(spec.shots) and spec.fewshot_else == "items" and (not shots or bool(absent))
     if from_items:
         shots = []
     else:
         missing += absent
-    if missing:
-        raise PunaError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there (nor compressed), searched in {folder}",
-            where=spec.task,
-            mend=spec.where or "put them there",
-        )
-    return files, shots, from_items
+    lacks = Missing(spec.task, tuple(dict.fromkeys(missing)), folder, where=spec.where) if missing else None
+    return files, shots, from_items, lacks
 
 
-def _written(writer: Writer, placed: Iterable[Placed]) -> dict[str, list[Doc]]:
+def _written(writer: Writer, texts: Mapping[Path, str]) -> dict[str, list[Doc]]:
     """The items of all files, by subtask, in the order of the files; ids made stable and unique."""
     names: dict[str, int] = {}
     by_subtask: dict[str, list[Doc]] = {}
     ids: set[str] = set()
-    for one in placed:
+    form = writer.spec.form
+    for one in (placed for path, text in texts.items() for placed in forms.rows(path, form, text, writer.note)):
         doc = writer.write(one, names)
         if doc is None:
             continue
         if doc.id in ids:
-            writer.mistakes.append(f"{one.where}: its id {doc.id[:60]!r} stands twice")
+            writer.note(f"{one.where}: its id {doc.id[:60]!r} stands twice")
         ids.add(doc.id)
         by_subtask.setdefault(doc.subtask, []).append(doc)
     return by_subtask

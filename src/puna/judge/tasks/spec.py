@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
 
 from puna.errors import PunaError
+from puna.judge.tasks import forms
 from puna.judge.tasks.patterns import compiled
 from puna.judge.tasks.templates import Expression, Template, TemplateMistake
 from puna.reading import read_text
@@ -168,10 +169,14 @@ def placed(spec: TaskSpec, typed: str, folder: Path | None) -> TaskSpec:
     return copy
 
 
-def read_spec(path: Path, *, bundled: bool = False) -> TaskSpec:
-    """The task in a YAML file of at most LARGEST_FILE bytes. Raises PunaError with all its mistakes at once."""
-    values = _load(path)
-    mistakes = _template_mistakes(values)
+def read_spec(path: Path, data: Path | None = None, *, bundled: bool = False) -> TaskSpec:
+    """The task in a YAML file of at most LARGEST_FILE bytes.
+
+    Raises PunaError with all its mistakes at once, and then with the files that it names and that are not there, too: beside it, where
+    links may lead into `data`. Where missing files are the only mistake, reading the task tells it.
+    """
+    values, twice = _load(path)
+    mistakes = [Mistake(key, "stands twice: keep one") for key in twice] + _template_mistakes(values)
     try:
         spec = TaskSpec.model_validate(values)
     except ValidationError as error:
@@ -179,6 +184,7 @@ def read_spec(path: Path, *, bundled: bool = False) -> TaskSpec:
         spec = None
     mistakes += _cross(values)
     if mistakes or spec is None:
+        mistakes += [] if bundled else _absent(values, path.resolve().parent, data)
         unique = list(dict.fromkeys(_one_a_key(mistakes)))
         raise PunaError(told(unique), where=str(path), mend="docs/tasks.md tells what a task file holds")
     return placed(spec, spec.task if bundled else str(path), None if bundled else path.resolve().parent)
@@ -192,7 +198,8 @@ def told(mistakes: Sequence[Mistake]) -> str:
     return (f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else "") + "; ".join(lines)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Its keys and values, and the keys that it has twice."""
     import yaml
 
     text = read_text(path, LARGEST_FILE)
@@ -220,9 +227,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise PunaError("holds no task: a task file is a list of `key: value`", where=str(path))
     keys = [str(key.value) for key, _ in tree.value]
     twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise PunaError(f"has {', '.join(twice)} twice", where=str(path), mend="keep one")
-    return {str(key): value for key, value in values.items()}
+    return {str(key): value for key, value in values.items()}, twice
 
 
 def _template_mistakes(values: dict[str, Any]) -> list[Mistake]:
@@ -262,11 +267,47 @@ def _patterns(values: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def _absent(values: dict[str, Any], folder: Path, data: Path | None) -> list[Mistake]:
+    """The files that are named and not there, or that may not be read."""
+    found = []
+    shots = values.get("shots", 0)
+    asks = isinstance(shots, int) and shots > 0 and values.get("fewshot_else") != "items"
+    for key in ("data", *(["fewshot"] if asks else [])):
+        given = _listed(values.get(key))
+        names = [one for one in given if isinstance(one, str) and one] if isinstance(given, list) else []
+        try:
+            missing = forms.find(names[:200], folder, inside=[folder, *([data] if data else [])])[1]
+        except PunaError as error:
+            found.append(Mistake(key, error.what.removeprefix("data: ")))
+            continue
+        if missing:
+            are = "is" if len(missing) == 1 else "are"
+            found.append(Mistake(key, f"{', '.join(missing)} {are} not there (nor compressed), searched in {folder}"))
+    return found
+
+
 def _cross(values: dict[str, Any]) -> list[Mistake]:
-    """What single keys cannot know: whether they fit together."""
+    """What single keys cannot know: whether they fit together.
+
+    Where the kind is missing or none, what would be a mistake for every kind that has the other keys, or for the kind that it is near to.
+    """
     kind = values.get("kind")
-    if kind not in METRICS:
-        return []
+    if isinstance(kind, str) and kind in METRICS:
+        return _of_kind(values, kind)
+    kinds = difflib.get_close_matches(str(kind), METRICS, 1) or [
+        one for one in METRICS if one != "remote" and not any(key in values and one not in _ONLY[key] for key in _ONLY)
+    ]
+    several = [{mistake.key: mistake for mistake in _of_kind(values, one)} for one in kinds]
+    found = []
+    for key, mistake in several[0].items() if several else ():
+        told_so = {one[key].reason for one in several if key in one}
+        if all(key in one for one in several):
+            named = f"is no metric of kind {' or '.join(kinds)}" if key in ("metric", "also") else "is missing"
+            found.append(mistake if len(told_so) == 1 else Mistake(key, named))
+    return found
+
+
+def _of_kind(values: dict[str, Any], kind: str) -> list[Mistake]:
     found = [
         Mistake(key, f"is missing, and a task of kind {kind} needs it") for key in _NEEDED[kind] if _empty(values, key)
     ]
@@ -301,7 +342,8 @@ def _cross(values: dict[str, Any]) -> list[Mistake]:
         found.append(Mistake("shots", "a text has no examples"))
     if values.get("aggregate") == "subtasks" and _empty(values, "subtask"):
         found.append(Mistake("aggregate", "subtasks needs the key subtask"))
-    names = [one.get("name") for one in values.get("extract") or [] if isinstance(one, dict)]
+    extract = values.get("extract")
+    names = [one.get("name") for one in (extract if isinstance(extract, list) else []) if isinstance(one, dict)]
     if len(names) != len({str(name) for name in names}):
         found.append(Mistake("extract", "two have one name"))
     return found
@@ -326,7 +368,8 @@ def _mistake(finding: Any) -> Mistake:
         return Mistake(key, f"no such key{f' (did you mean {near[0]}?)' if near else ''}")
     reason = _PLAIN.get(finding["type"]) or finding["msg"].replace("Input should be", "must be")
     given = repr(finding.get("input"))
-    return Mistake(key, f"{reason} (got {given if len(given) <= 60 else given[:57] + '...'})")
+    more = "; title may be in any script" if key == "task" else ""
+    return Mistake(key, f"{reason} (got {given if len(given) <= 60 else given[:57] + '...'}){more}")
 
 
 def _one_a_key(mistakes: list[Mistake]) -> list[Mistake]:

@@ -5,10 +5,9 @@ piece that grows with the file.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from puna.errors import PunaError
 from puna.judge.tasks import forms
 
 PIECE = 2000  # bytes that paragraphs are gathered to: longer than stories260K's context in bytes, short enough for many items
@@ -28,19 +27,20 @@ def block(count: int) -> int:
     return max(1, min(count // LEAST_BLOCKS, round(count ** (1 / 3))))
 
 
-def pieces(path: Path, whole: str) -> Iterator[tuple[str, str]]:
+def pieces(path: Path, whole: str, broken: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """(place, text) of a file whose text is `whole`: its rows' `text` (or `content`), or its paragraphs gathered to about PIECE bytes.
 
     A plain file's pieces make up the whole file, but for blank pieces: nothing else of it is left out. A paragraph over PIECE
-    bytes is cut at a space, or where it has none, between two characters. Raises PunaError for a row without text.
+    bytes is cut at a space, or where it has none, between two characters. What is no row, and a row without text, is told to `broken` with its line.
     """
     if holds_rows(path):
-        for placed in forms.rows(path, "rows", whole):
+        for placed in forms.rows(path, "rows", whole, broken):
             text = next((placed.row[key] for key in _FIELDS if isinstance(placed.row.get(key), str)), None)
             if text is None:
-                raise PunaError(f"has no field {' or '.join(_FIELDS)}", where=placed.where)
-            if text.strip():
-                _check(text, placed.where)
+                broken(f"{placed.where}: has no field {' or '.join(_FIELDS)}")
+            elif not _is_text(text):
+                broken(f"{placed.where}: holds half of a surrogate pair, which is no text")
+            elif text.strip():
                 yield str(placed.number), text
         return
     line, before, again = 1, 0, 1
@@ -55,11 +55,12 @@ def pieces(path: Path, whole: str) -> Iterator[tuple[str, str]]:
         line += piece.count("\n")
 
 
-def _check(text: str, where: str) -> None:
+def _is_text(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        raise PunaError("holds half of a surrogate pair, which is no text", where=where) from error
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _gathered(text: str) -> Iterator[str]:
