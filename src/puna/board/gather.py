@@ -172,10 +172,10 @@ def score_of(result: StoredResult) -> Score:
 
 
 def _models(results: Sequence[StoredResult]) -> tuple[list[Row], dict[str, int]]:
-    """The models, and the number of each result's. One model: one name, developer and digest."""
+    """The models, and the number of each result's. One model: one name, developer, and digests of weights and tokenizer."""
 
     def key(facts: ModelFacts) -> tuple[str, str, str]:
-        return facts.name, facts.developer, facts.digest or ""
+        return facts.name, facts.developer, f"{facts.digest or ''}{facts.tokenizer_digest or ''}"
 
     groups: dict[tuple[str, str, str], list[StoredResult]] = {}
     for one in results:

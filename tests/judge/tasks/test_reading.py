@@ -12,7 +12,7 @@ import zstandard
 
 from puna.errors import PunaError
 from puna.judge.tasks import catalog
-from puna.judge.tasks.reading import Task, read_task, text_task
+from puna.judge.tasks.reading import Task, check_files, missing_files, read_all, read_task, text_task
 from puna.judge.tasks.spec import TaskSpec, placed, read_spec
 from puna.judge.tasks.texts import block
 
@@ -298,3 +298,65 @@ def test_an_answer_that_patterns_would_take_long_on_is_refused(tmp_path: Path, j
     assert len(read_task(plain, None).docs) == 1
     with pytest.raises(PunaError, match="longer than the 10,000 characters"):
         read_task(placed(TaskSpec.model_validate({**given, "ignore": [","]}), "mine", tmp_path), None)
+
+
+def test_missing_files_of_all_tasks_are_named_at_once(tmp_path: Path, jsonl: Any) -> None:
+    jsonl("llm_foundry/copa.jsonl", [{"query": "q", "choices": ["a", "b"], "gold": 0}])
+    specs = catalog.find_tasks(["leaderboard", "copa", "lm_eval:pubmedqa"])
+    lacking = missing_files(specs, tmp_path)
+    assert [one.task for one in lacking] == [*catalog.GROUPS["leaderboard"]]  # copa is there, pubmedqa is lm_eval's
+    assert lacking[2].files == ("mmlu/test.jsonl", "mmlu/dev.jsonl") and lacking[2].folder == tmp_path
+    for data in (tmp_path, None):
+        with pytest.raises(PunaError) as error:
+            read_all(specs, data)
+        line = error.value.line()
+        for spec in specs[:6]:
+            needed = (*spec.data, *(spec.fewshot if spec.fewshot_else == "refuse" else ()))
+            assert all(part in line for part in (spec.task, spec.where, *needed)), spec.task
+        assert ("--data DIR" in line) == (data is None) and (str(tmp_path) in line) == (data is not None)
+        assert ("copa.jsonl" in line) == (data is None)
+    outside = spec_of(tmp_path, data="../a.jsonl")
+    with pytest.raises(PunaError, match=r"^2 tasks lack files.*mine: data: .*lies outside.*boolq.jsonl is not there"):
+        check_files([outside, catalog.bundled_task("boolq")], tmp_path)
+    check_files(specs[6:], tmp_path)
+    jsonl("mine.jsonl", ROWS)
+    both = read_all([spec_of(tmp_path), specs[6]], tmp_path, 3, 7)
+    assert [(task.facts.name, len(task.docs), task.seed) for task in both] == [("mine", 3, 7), ("copa", 1, 7)]
+
+
+def test_lines_that_are_no_rows_are_told_with_the_broken_items(tmp_path: Path) -> None:
+    good = '{"q": "?", "o": ["x", "y"], "right": 0}'
+    lines = ["{", good, "[1]", '{"o": ["x", "y"], "right": 0}', '"text"', good.replace("0", "9"), '{"q": }']
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(PunaError) as error:
+        read_task(spec_of(tmp_path), None)
+    line = error.value.line()
+    for says in (
+        "1: is not valid JSON",
+        "3: is no row",
+        "4: query: 'q' is undefined",
+        "5: is no row",
+        "6: gold 9",
+        "7: is not valid",
+    ):
+        assert f"mine.jsonl:{says}" in line, says
+    assert line.startswith("mine: 6 broken items: ") and "mine.jsonl:2" not in line
+    path.write_text("\n".join([good, *["{"] * 25]))
+    with pytest.raises(PunaError, match=r"25 broken items: .*mine.jsonl:21: .*; and 5 more"):
+        read_task(spec_of(tmp_path), None)
+    path.write_text("\n".join([good, "{", good]))
+    with pytest.raises(
+        PunaError, match=r"mine.jsonl:1 and every other row .*'label' is undefined; .*mine.jsonl:2: is not"
+    ):
+        read_task(spec_of(tmp_path, gold="label"), None)
+    (tmp_path / "mine.csv").write_text("q,A,B,right\nx,y\nq,a,b,Z\nq,a\n")
+    with pytest.raises(
+        PunaError, match=r"3 broken items: .*row 1: has another.*mine.csv:2: gold 'Z'.*row 3: has another"
+    ):
+        read_task(spec_of(tmp_path, data="mine.csv", choices=["{{ A }}", "{{ B }}"]), None)
+    (tmp_path / "text.jsonl").write_text('{"text": "a"}\n{"body": "a"}\n[\n')
+    with pytest.raises(
+        PunaError, match=r"2 broken items: .*text.jsonl:2: has no field .*text.jsonl:3: is not valid JSON"
+    ):
+        text_task([tmp_path / "text.jsonl"])

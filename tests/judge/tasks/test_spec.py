@@ -67,10 +67,10 @@ stop: 1
         "choices: is written without braces", "gold: is missing", "metric: kind choices knows no 'f1'", "also: kind choices knows no",
         "continuation: means nothing for kind choices", "aggregate: subtasks needs the key subtask", "extract.0.regex: is no regular",
         "extract: means nothing", "chance:", "notes: must be a list", "language: must be text", "delimiter: must be text",
-        "description: may not reach .__class__", "stop:",
+        "description: may not reach .__class__", "stop:", "data: a.jsonl is not there",
     ):  # fmt: skip
         assert key in what, key
-    assert what.startswith("18 mistakes: ")
+    assert what.startswith("19 mistakes: ")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_a_kind_needs(tmp_path: Path, kind: str, missing: tuple[str, ...]) 
         ("a: !!python/name:os.system", "no plain YAML"),
         ("query: !function utils.doc_to_text", "no plain YAML"),
         ("a: &x [1]\nb: *x", "alias"),
-        ("task: a\ntask: b", "task twice"),
+        ("task: a\ntask: b", "task: stands twice"),
         ("- 1", "no task"),
         ("", "no task"),
         ("a: [", "no plain YAML"),
@@ -168,3 +168,36 @@ def test_a_pattern_that_can_take_for_ever_is_refused(tmp_path: Path) -> None:
     text = "task: mine\nkind: answer\ndata: a.jsonl\nquery: q\nanswer: a\nignore: ['(a+)+$', ',']\nextract: [{name: a, regex: '(.*,)*x'}]\n"
     what = told(tmp_path, text)
     assert "ignore: has an open-ended repeat in a repeat" in what and "extract.0.regex: has an open-ended" in what
+
+
+def test_one_round_tells_missing_files_too_whatever_the_kind(tmp_path: Path) -> None:
+    (tmp_path / "there.jsonl").write_text("{}")
+    text = (
+        "task: mine\nkind: {}\ndata: [gone.jsonl, ../out.jsonl, there.jsonl]\nfewshot: shots.jsonl\nshots: 2\n"
+        "query: '{{{{ q'\nchoices: o\nmetric: f1\n"
+    )
+    for kind in ("choices", "choises", "7"):  # right, near to one, and none: the keys tell that it is one with choices
+        what = told(tmp_path, text.format(kind))
+        for says in (
+            "data: gone.jsonl is not there (nor compressed), searched in", "../out.jsonl lies outside", "fewshot: shots.jsonl is not there",
+            "query: unexpected end", "gold: is missing", "metric: ", "f1",
+        ):  # fmt: skip
+            assert says in what, (kind, says)
+        assert "there.jsonl, " not in what and what.startswith("5" if kind == "choices" else "6")
+    assert "metric: is no metric of kind" in told(tmp_path, "task: mine\nmetric: f1\ndata: there.jsonl\n")
+    assert "fewshot: is missing" in told(tmp_path, "task: mine\nkind: choices\nshots: 1\nquery: '{{'\n")
+
+
+def test_the_rule_of_a_name_is_told(tmp_path: Path) -> None:
+    what = told(tmp_path, GOOD.replace("mine", "首都", 1))
+    assert "task: must be 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore, a letter or digit first" in what
+    assert "'首都'" in what and "title may be in any script" in what
+    page = (Path(__file__).parents[3] / "docs/tasks.md").read_text(encoding="utf-8")
+    assert "1 to 64 of `A-Z a-z 0-9 . _ -`" in page
+
+
+def test_data_of_llm_foundry_have_an_address() -> None:
+    told_of = [spec for name in catalog.bundled() if "local_data" in (spec := catalog.bundled_task(name)).where]
+    assert len(told_of) == 8
+    for spec in told_of:
+        assert "scripts/eval/local_data/" in spec.where and "mosaicml/llm-foundry" in spec.where

@@ -97,7 +97,9 @@ def _refuse(missing: Sequence[Missing]) -> None:
     lines = []
     folders = {one.folder for one in missing if not one.wrong}
     for one in missing:
-        searched = f", searched in {one.folder}" if len(folders) > 1 and one.folder is not None and not one.wrong else ""
+        searched = (
+            f", searched in {one.folder}" if len(folders) > 1 and one.folder is not None and not one.wrong else ""
+        )
         lines.append(f"{one.task}: {one.what}{searched}" + (f" [{one.where}]" if one.where else ""))
     common = f", searched in {folder}" if len(folders) == 1 and (folder := next(iter(folders))) is not None else ""
     raise PunaError(f"{len(missing)} tasks lack files{common}: {'; '.join(lines)}", mend=mend or None)

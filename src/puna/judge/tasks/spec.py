@@ -275,14 +275,18 @@ def _absent(values: dict[str, Any], folder: Path, data: Path | None) -> list[Mis
     for key in ("data", *(["fewshot"] if asks else [])):
         given = _listed(values.get(key))
         names = [one for one in given if isinstance(one, str) and one] if isinstance(given, list) else []
-        try:
-            missing = forms.find(names[:200], folder, inside=[folder, *([data] if data else [])])[1]
-        except PunaError as error:
-            found.append(Mistake(key, error.what.removeprefix("data: ")))
-            continue
+        wrong, missing = [], []
+        for name in names[:200]:
+            try:
+                missing += forms.find([name], folder, inside=[folder, *([data] if data else [])])[1]
+            except PunaError as error:
+                wrong.append(error.what.removeprefix("data: ")[:300])
         if missing:
+            listed = ", ".join(one if len(one) <= 200 else one[:197] + "..." for one in missing)
             are = "is" if len(missing) == 1 else "are"
-            found.append(Mistake(key, f"{', '.join(missing)} {are} not there (nor compressed), searched in {folder}"))
+            wrong.insert(0, f"{listed} {are} not there (nor compressed), searched in {folder}")
+        if wrong:
+            found.append(Mistake(key, ", ".join(wrong)))
     return found
 
 
@@ -294,12 +298,12 @@ def _cross(values: dict[str, Any]) -> list[Mistake]:
     kind = values.get("kind")
     if isinstance(kind, str) and kind in METRICS:
         return _of_kind(values, kind)
-    kinds = difflib.get_close_matches(str(kind), METRICS, 1) or [
-        one for one in METRICS if one != "remote" and not any(key in values and one not in _ONLY[key] for key in _ONLY)
-    ]
+    every = [one for one in METRICS if one != "remote"]
+    fitting = [one for one in every if not any(key in values and one not in _ONLY[key] for key in _ONLY)]
+    kinds = difflib.get_close_matches(str(kind), METRICS, 1) or fitting or every
     several = [{mistake.key: mistake for mistake in _of_kind(values, one)} for one in kinds]
     found = []
-    for key, mistake in several[0].items() if several else ():
+    for key, mistake in several[0].items():
         told_so = {one[key].reason for one in several if key in one}
         if all(key in one for one in several):
             named = f"is no metric of kind {' or '.join(kinds)}" if key in ("metric", "also") else "is missing"
