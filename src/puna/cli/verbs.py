@@ -178,7 +178,7 @@ def judge(
     keep_answers: bool = typer.Option(
         False, "--keep-answers", help="Of an endpoint, take earlier runs' answers: the same model is there."
     ),
-    batch_tokens: int = typer.Option(8192, min=1, metavar="N", help="Tokens that are read at once."),
+    batch_tokens: int = typer.Option(4096, min=1, metavar="N", help="Tokens that are read at once."),
     device: str | None = typer.Option(None, metavar="NAME", help="cpu or cuda; the GPU where there is one."),
     fresh: bool = typer.Option(False, "--fresh", help="Ask again what was answered before."),
     runs: Path = _RUNS,

@@ -96,7 +96,7 @@ class Settings(_Fact):
     limit: int | None = None  # items of a task (of a subtask, where there are any): a sample by `seed`
     seed: int = 1234
     chat: bool = False  # prompts in the model's chat format
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     dtype: str = "float32"
     device: str = "cpu"
     threads: int | None = None
@@ -139,4 +139,6 @@ class Measurement(_Fact):
     command: str = ""  # what makes it again
     origin: Origin | None = None  # somebody else's result
     published: Published | None = None  # the score, where there are no items to make it from
-    contamination: dict[str, JsonValue] = Field(default_factory=dict)  # what the methods for models without a corpus found
+    contamination: dict[str, JsonValue] = Field(
+        default_factory=dict
+    )  # what the methods for models without a corpus found

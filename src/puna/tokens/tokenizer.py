@@ -61,7 +61,8 @@ class Tokenizer:
         self.im_end_id: int | None = backend.token_to_id(IM_END)
         self.pad_id: int | None = backend.token_to_id(PAD)
         self.stop_ids = frozenset(i for i in (self.eos_id, self.im_end_id, configured) if i is not None)
-        self._eos_setting = self.eos_id if configured is None else configured
+        # What tokenizer_config.json names as the end: of a text, or of a turn in a model tuned to chat.
+        self.eos_setting = self.eos_id if configured is None else configured
         added_first = _first_added(_part(backend.post_processor))
         self.bos_id: int | None = backend.token_to_id(bos_token) if bos_token else None
         if self.bos_id is None and added_first is not None:
@@ -118,7 +119,7 @@ class Tokenizer:
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 and 5: tokenizer.json as it stands
             "bos_token": bos,
-            "eos_token": self._name(self._eos_setting),
+            "eos_token": self._name(self.eos_setting),
             "pad_token": None if self.pad_id is None else PAD,
             "unk_token": (value["model"] or {}).get("unk_token"),
             "add_bos_token": self.adds_bos,

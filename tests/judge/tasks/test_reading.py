@@ -316,7 +316,7 @@ def test_missing_files_of_all_tasks_are_named_at_once(tmp_path: Path, jsonl: Any
         assert ("--data DIR" in line) == (data is None) and (str(tmp_path) in line) == (data is not None)
         assert ("copa.jsonl" in line) == (data is None)
     outside = spec_of(tmp_path, data="../a.jsonl")
-    with pytest.raises(PunaError, match=r"^2 tasks lack files.*mine: data: .*lies outside.*boolq.jsonl is not there"):
+    with pytest.raises(PunaError, match=r"^2 tasks lack files.*mine: .*data: .*lies outside.*boolq.jsonl is not there"):
         check_files([outside, catalog.bundled_task("boolq")], tmp_path)
     check_files(specs[6:], tmp_path)
     jsonl("mine.jsonl", ROWS)

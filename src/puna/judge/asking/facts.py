@@ -73,7 +73,7 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
             tokenizer.bos_id,
             tokenizer.adds_bos,
             tokenizer.eos_id,
-            tokenizer._eos_setting,  # tokenizer_config.json's: where a written answer ends
+            tokenizer.eos_setting,  # tokenizer_config.json's: where a written answer ends
             ends,
             tokenizer.chat_template,
         ]

@@ -88,7 +88,7 @@ class PunaLM(TemplateLM):
     @property
     def eot_token_id(self) -> int | None:
         """What tokenizer_config.json names as the end: of a text, or of a turn in a model tuned to chat."""
-        return self._tokens._eos_setting
+        return self._tokens.eos_setting
 
     @property
     def prefix_token_id(self) -> int:
@@ -391,5 +391,5 @@ def digests(engine: Engine) -> dict[str, str]:
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     tokens = engine.tokenizer
-    tokenizer = [tokens.backend_json(), tokens.bos_id, tokens.adds_bos, tokens._eos_setting, tokens.chat_template]
+    tokenizer = [tokens.backend_json(), tokens.bos_id, tokens.adds_bos, tokens.eos_setting, tokens.chat_template]
     return {"weights": state.hexdigest(), "tokenizer": digest_of(tokenizer)}

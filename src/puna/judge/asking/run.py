@@ -28,7 +28,7 @@ from puna.judge.store.store import Store, StoredResult
 from puna.judge.tasks.catalog import find_tasks
 from puna.judge.tasks.harness import evaluate, lm_eval_here, versions
 from puna.judge.tasks.quiz_task import QUIZ, Quiz, ask_quiz, read_quiz
-from puna.judge.tasks.reading import Task, read_task
+from puna.judge.tasks.reading import Task, read_all
 from puna.progress import QUIET, Progress
 
 CACHE = ".cache"  # in the store: answers that were given, and scans of training text
@@ -47,7 +47,7 @@ class Request:
     limit: int | None = None
     seed: int = 1234
     chat: bool = False
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     device: str | None = None
     runs: Path = Path("runs")
     fresh: bool = False  # ask again what was answered before
@@ -75,7 +75,7 @@ class Request:
         words = [PUNA, "judge", model, "--task", task]
         for name, value, usual in (
             ("--data", self.data, None), ("--limit", self.limit, None), ("--seed", self.seed, 1234),
-            ("--batch-tokens", self.batch_tokens, 8192), ("--device", self.device, None), ("--context", self.context, None), ("--bos", self.bos, None),
+            ("--batch-tokens", self.batch_tokens, 4096), ("--device", self.device, None), ("--context", self.context, None), ("--bos", self.bos, None),
             ("--runs", self.runs, Path("runs")),
             ("--store", store, Path("results")),
         ):  # fmt: skip
@@ -134,7 +134,7 @@ def read_tasks(request: Request) -> list[Asked]:
         raise PunaError("no task is named", where="--task", mend="give --task leaderboard, or one of docs/tasks.md")
     quizzes = [name for name in request.tasks if name.startswith(QUIZ)]
     specs = find_tasks([name for name in request.tasks if name not in quizzes], request.data)
-    read = [Asked(spec.typed, read_task(spec, request.data, request.limit, request.seed)) for spec in specs]
+    read = [Asked(task.spec.typed, task) for task in read_all(specs, request.data, request.limit, request.seed)]
     return [
         *read,
         *(Asked(name, None, read_quiz(quiz_path(name, request.runs), request.limit, request.seed)) for name in quizzes),

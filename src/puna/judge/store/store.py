@@ -387,11 +387,8 @@ def _check_samples(path: Path, stated: DetailedResults | None) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise PunaError("is not an ordinary file", where=str(path))
     rows = stated.total_rows if stated else None
-    if (
-        status.st_size > MAX_BYTES
-        or not (rows is not None and 0 < rows <= MAX_ROWS)
-        or status.st_size > rows * MAX_LINE
-    ):
+    counted = rows is not None and 0 < rows <= MAX_ROWS
+    if rows is None or not counted or status.st_size > min(MAX_BYTES, rows * MAX_LINE):
         raise PunaError("the samples are absurdly large or their number is not stated", where=str(path))
     state, lines = hashlib.sha256(), 0
     with open(path, "rb") as stream:
