@@ -1,6 +1,7 @@
 """A hand-made store and its board, made once: for the tests of the pages and of the scripts."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # tests are imported as files, not as a package
 
 from board_sample import stored
+from browser import Browser, served
 
 from puna.board import build_board
 from puna.judge.store.store import StoredResult
@@ -27,3 +29,17 @@ def sample_site(sample_results: list[StoredResult], tmp_path_factory: pytest.Tem
         sample_results, folder, title="Sample board 样板", refused=[("results/x.json", "was changed <b>by hand</b>")]
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests."""
+    with Browser() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def address(sample_site: Path) -> Iterator[str]:
+    """Where that board is served."""
+    with served(sample_site) as at:
+        yield at

@@ -20,18 +20,6 @@ from puna.judge.store.store import Store
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium on this machine")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def address(sample_site: Path) -> Iterator[str]:
-    with served(sample_site) as at:
-        yield at
-
-
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh page; whatever a test does in it, it must not complain."""

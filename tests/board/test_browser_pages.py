@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the browser
 
-from browser import Browser, find, served, settle
+from browser import Browser, find, settle
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def address(sample_site: Path) -> Iterator[str]:
-    with served(sample_site) as at:
-        yield at
 
 
 def pages_of(site: Path) -> list[str]:

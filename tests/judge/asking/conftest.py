@@ -1,5 +1,6 @@
 """Models as `lm_eval`'s own backend loads them, and as we do: one with a begin token, one without, one tuned to chat."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,18 @@ def backend() -> Callable[[Path], Any]:
         return made[folder]
 
     return of
+
+
+@pytest.fixture
+def damage(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and every model that is loaded from then on gives no finite number."""
+    from puna.engine import Engine
+
+    load = Engine.load
+
+    def broken(*arguments: Any, **more: Any) -> Engine:
+        engine = load(*arguments, **more)
+        engine.model.head_weight().data[:] = math.nan
+        return engine
+
+    return lambda: monkeypatch.setattr(Engine, "load", broken)

@@ -72,21 +72,10 @@ def asked(model: Path | str, tasks: list[Path], store: Path, **more: Any) -> lis
     return list(judge_models([str(model)], request, Store(store)))
 
 
-def damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = Engine.load
-
-    def broken(*arguments: Any, **more: Any) -> Engine:
-        engine = load(*arguments, **more)
-        engine.model.head_weight().data[:] = math.nan
-        return engine
-
-    monkeypatch.setattr(Engine, "load", broken)
-
-
 def test_no_numbers_fail_a_written_task_and_the_next_one_runs(
-    folder: Path, sums: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, sums: Path, choices: Path, tmp_path: Path, damage: Callable[[], None]
 ) -> None:
-    damage(monkeypatch)
+    damage()
     written, chosen = asked(folder, [sums, choices], tmp_path / "results", controls=(str(folder),))
     assert written.failed == "5 of 5 items got no number: what the model gives is not finite (NaN)"
     assert chosen.failed is not None and "12 of 12" in chosen.failed

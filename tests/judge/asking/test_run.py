@@ -1,7 +1,7 @@
 """Names in, stored results out; and the same numbers again."""
 
 import json
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,18 +148,9 @@ def test_a_prompt_that_does_not_fit_is_counted(model_folder: Path, tmp_path: Pat
 
 
 def test_logits_that_are_no_numbers_fail_the_task(
-    model_folder: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, task: Path, tmp_path: Path, damage: Callable[[], None]
 ) -> None:
-    from puna.engine import Engine
-
-    load = Engine.load
-
-    def broken(*arguments: Any, **more: Any) -> Engine:
-        engine = load(*arguments, **more)
-        engine.model.head_weight().data[:] = math.nan
-        return engine
-
-    monkeypatch.setattr(Engine, "load", broken)
+    damage()
     result = judged(model_folder, task, tmp_path / "results")
     assert result.summary.score is None
     assert result.failed is not None and "12 of 12 items got no number" in result.failed

@@ -12,7 +12,7 @@ from puna.engine import Engine
 from puna.errors import PunaError
 from puna.files import read_json, write_json
 from puna.judge.judge import judge_model
-from puna.judge.tasks.quiz_task import ask_quiz, quiz_facts, read_quiz
+from puna.judge.tasks.quiz_task import ask_quiz, read_quiz
 from puna.recipe.schema import Judge
 
 
@@ -81,7 +81,7 @@ def test_a_run_judged_twice_asks_what_was_released(run: Path) -> None:
 def test_a_sample_is_the_same_each_time(run: Path, engine: Engine) -> None:
     whole, few = read_quiz(run / "judge-1"), read_quiz(run / "judge-1", 8, 3)
     assert few == read_quiz(run / "judge-1", 8, 3) and len(few.items) == 8
-    assert quiz_facts(few).items_in_all == len(whole.items) and few.facts.prompt_digest != whole.facts.prompt_digest
+    assert few.facts.items_in_all == len(whole.items) and few.facts.prompt_digest != whole.facts.prompt_digest
     assert read_quiz(run / "judge-1", 8, 4).items != few.items
     every = {item.id: item for item in ask_quiz(engine, whole)}
     assert all(every[item.id].answer == item.answer for item in ask_quiz(engine, few.items))

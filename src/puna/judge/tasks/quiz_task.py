@@ -40,11 +40,6 @@ class Quiz(NamedTuple):
     items: list[Item]
 
 
-def quiz_facts(quiz: Quiz) -> TaskFacts:
-    """Which questions they are, and how they are counted."""
-    return quiz.facts
-
-
 def read_quiz(path: Path, limit: int | None = None, seed: int = 1234) -> Quiz:
     """The quiz at `path`, in order: a run, its release, its judge folder or quiz.jsonl (the questions that the run was asked), or a
     corpus folder (questions made from its held-out functions by `seed`, as the build makes them).
