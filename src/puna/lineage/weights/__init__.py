@@ -1,0 +1,1 @@
+"""The fourth layer: which tensors of the one model stem from the other."""
