@@ -98,6 +98,9 @@ class View:
         out = self.basis.apply(c.read("o", layer).T).unflatten(0, (s.heads, s.head_dim))
         return Attention(heads[0], heads[1], heads[2], out)
 
+    def embed_rows(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        return self.basis.apply(self.checkpoint.read("embed")[ids])
+
     def embed(self) -> Float[Tensor, "v d"]:
         return self.basis.apply(self.checkpoint.read("embed"))
 
