@@ -7,13 +7,16 @@ digest holds. Must never happen: a folder written over, a half-written one read,
                               state.json      step, cursor, guard, counters
                               MANIFEST.json   bytes and SHA-256 of each file; written last
     checkpoints/latest                        the newest one's name; moved last
+
+A milestone is a checkpoint that stays, so that others can train a part of the run again (`puna.train.milestones`).
 """
 
+import hashlib
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +46,21 @@ class Checkpoint:
     digest: str
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Checkpoint:
-    """Write `folder/step_N/` and then point `latest` at it; older ones go, the newest two stay.
+def digest_of_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 (hex) of every tensor's name, type and bytes in the order in which they come, whatever they are stored in."""
+    state = hashlib.sha256()
+    for name, tensor in tensors:
+        state.update(f"{name} {tensor.dtype}\n".encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
-    A whole checkpoint of the same step is left as it is: a folder is never written twice.
+
+def save(
+    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: int | None = KEEP
+) -> Checkpoint:
+    """Write `folder/step_N/` and then point `latest` at it; older ones go, the newest `keep` stay.
+
+    `keep=None`: all stay, and there is no `latest`: they are milestones and not what a run goes on from. A whole checkpoint of the same step is left as it is: a folder is never written twice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{step:08d}"
@@ -64,10 +78,11 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
                         mend="free disk space and run again: it goes on from the last checkpoint") from error  # fmt: skip
     temporary.rename(final)
     fsync_directory(folder)
-    with atomic_file(folder / LATEST) as stream:
-        stream.write(final.name.encode() + b"\n")
-    for _, old in _found(folder)[KEEP:]:
-        shutil.rmtree(old)
+    if keep is not None:
+        with atomic_file(folder / LATEST) as stream:
+            stream.write(final.name.encode() + b"\n")
+        for _, old in _found(folder)[keep:]:
+            shutil.rmtree(old)
     return Checkpoint(final, step, {**state, "step": step}, digest_of(manifest))
 
 
@@ -84,6 +99,29 @@ def load_latest(folder: Path, tensors: dict[str, Tensor], progress: Progress = Q
         _read_tensors(path, tensors)
         return Checkpoint(path, step, read_json(path / STATE), digest_of(read_json(path / MANIFEST)))
     return None
+
+
+def load(path: Path, tensors: dict[str, Tensor] | None = None) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """The checkpoint in the folder `path`, whole, and its tensors: read into `tensors` in place, or fresh ones on the CPU.
+
+    Raises `PunaError` where the folder is damaged or holds other tensors than those asked for.
+    """
+    if damage := _damage(path):
+        raise PunaError(f"the checkpoint is damaged: {damage}", where=str(path))
+    if tensors is None:
+        stored = _metadata(path)
+        tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in stored.items()}
+    _read_tensors(path, tensors)
+    state = read_json(path / STATE)
+    return Checkpoint(path, int(state["step"]), state, digest_of(read_json(path / MANIFEST))), tensors
+
+
+def find_whole(folder: Path, step: int) -> Checkpoint | None:
+    """The whole checkpoint of `step` in `folder`, or None where it is absent or damaged."""
+    path = folder / f"step_{step:08d}"
+    if not path.is_dir() or _damage(path):
+        return None
+    return Checkpoint(path, step, read_json(path / STATE), digest_of(read_json(path / MANIFEST)))
 
 
 def _write(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +168,7 @@ def _damage(path: Path) -> str | None:
 
 
 def _read_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
-    held = {name: value.shape for name, value in _stored(folder).items()}
+    held = {name: entry.size for name, entry in _metadata(folder).items()}
     wanted = {name: value.shape for name, value in tensors.items()}
     if held != wanted:
         odd = sorted({name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name)})
@@ -140,10 +178,9 @@ def _read_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
         dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
 
 
-def _stored(folder: Path) -> dict[str, Tensor]:
-    """Names and shapes on disk, as tensors on the meta device."""
-    metadata = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {name: torch.empty(entry.size, device="meta") for name, entry in metadata.items()}  # type: ignore[union-attr]
+def _metadata(folder: Path) -> dict[str, Any]:
+    """What is stored under each name: `size`, and `properties.dtype`."""
+    return dict(dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,17 +1,17 @@
 """The step loop: from a plan, a model's config and batches to trained weights, however often it is killed.
 
 Comes in: plan, config, batches, a work folder. Goes out: a `TrainResult`; in the work folder `run.json`,
-`metrics.jsonl` and `checkpoints/`. Must never happen: N steps that differ by one bit from k steps, a kill, and N - k.
+`metrics.jsonl`, `checkpoints/` and `milestones/`. Must never happen: N steps that differ by one bit from k steps, a kill, and N - k.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from puna.errors import PunaError
 from puna.model.adapters import Adapter, adapter_tensors, attach, merged
@@ -24,10 +24,11 @@ from puna.model.weights import Weights
 from puna.progress import QUIET, Progress, clock
 from puna.recipe.scaling import Plan
 from puna.tokens.loader import Batches
-from puna.train.checkpoint import Checkpoint, load_latest, save
-from puna.train.choice import flops_per_token, recorded_choice
+from puna.train.checkpoint import Checkpoint, digest_of_tensors, load, load_latest, save
+from puna.train.choice import Choice, flops_per_token, recorded_choice
 from puna.train.guard import Guard
 from puna.train.metrics import MetricsLog
+from puna.train.milestones import FOLDER, RNG, STEP0, Milestones, Record, milestone_steps
 from puna.train.optim import adapter_rate
 from puna.train.schedule import rate_share
 from puna.train.stepper import Stepper, settled
@@ -40,7 +41,8 @@ class TrainResult:
     """`tokens` of the whole run, skipped steps included; `seconds` of this process; `final_loss` in nats a token.
 
     With an adapter, `model` is the frozen decoder with the adapter beside it (`save_adapter` takes both), `base` the weights
-    that it was trained on and `base_digest` what `run.json` calls them.
+    that it was trained on and `base_digest` what `run.json` calls them. `step0`: digest of the weights before the first step.
+    `milestones`: what the ledger keeps of each (`puna.train.milestones.told`).
     """
 
     model: Decoder
@@ -53,6 +55,8 @@ class TrainResult:
     adapter: Adapter | None = None
     base: Weights | None = None
     base_digest: str | None = None
+    step0: dict[str, Any] = field(default_factory=dict)
+    milestones: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def weights(self) -> Weights:
@@ -65,43 +69,81 @@ class TrainResult:
 def train(
     plan: Plan, config: ModelConfig, batches: Batches, work: Path, *, seed: int, device: Device, init: Path | None = None,
     adapter: Adapter | None = None, progress: Progress = QUIET, on_checkpoint: Callable[[Checkpoint], None] | None = None,
+    milestones: int = 0, record: Record | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train `plan.steps` steps; called again with the same work folder, go on from the newest whole checkpoint.
 
     `init`: a model to start from; unset, weights come from `seed`. `adapter`: the weights of `init` stay frozen and only the
-    adapter is trained and kept in checkpoints. Raises `PunaError` where the batches do not fit the plan, the folder belongs to
-    another run or base, a loss is not finite (before the update), or the disk is full.
+    adapter is trained and kept in checkpoints. `milestones`: keep this many and one more in `work/milestones`, from step 0 to the
+    last. `record` hears of step 0 and of each milestone as they come, again in each process that goes on.
+
+    Raises `PunaError` where the batches do not fit the plan, the folder belongs to another run or base, a loss is not finite (before
+    the update), or the disk is full.
     """
-    if (batches.rows, batches.context) != (plan.rows, plan.context):
-        raise PunaError(f"batches of {batches.rows} rows of {batches.context} tokens do not fit a plan of {plan.rows} rows "
-                        f"of {plan.context}", where="train")  # fmt: skip
+    _same_rows(plan, batches)
     work.mkdir(parents=True, exist_ok=True)
     if device.device.type == "cpu":
         tune_allocator()
     base = _base(config, init) if adapter else None
-    digest = _digest(base) if base else None
+    digest = digest_of_tensors(base.items()) if base else None
     choice = recorded_choice(work, plan, config, seed, device, progress, adapter, digest)
-    device = Device(device.name, device.device, choice.threads, choice.dtype, device.reason)
+    device = _as_chosen(device, choice)
     with settled(device, choice):
-        if adapter and base:
-            model = frozen_decoder(base, adapter.bits, device.device)
-            attach(model, adapter, seed)
-        else:
-            model = _first_weights(config, seed, init).to(device.device)
+        model = _model(config, seed, init, adapter, base, device)
+        step0 = {"weights": weights_digest(model), **({"base": digest} if digest else {})}
+        if record:
+            record(STEP0, step0)
         stepper = Stepper(model.train(), plan, choice, device, seed)
-        result = _Run(stepper, batches, work, progress, on_checkpoint, adapter).go()
-    return replace(result, adapter=adapter, base=base, base_digest=digest)
+        kept = Milestones(work / FOLDER, milestone_steps(plan.steps, milestones), record, progress)
+        result = _Run(stepper, batches, work, progress, on_checkpoint, adapter, kept).go()
+    return replace(result, adapter=adapter, base=base, base_digest=digest, step0=step0)
 
 
-class _Run:
-    """One process's part of a run: what it resumes from, and the loop."""
+def replay(
+    plan: Plan, config: ModelConfig, batches: Batches, milestone: Path, until: int, *, seed: int, device: Device, choice: Choice,
+    init: Path | None = None, adapter: Adapter | None = None, progress: Progress = QUIET,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Train again from the milestone in the folder `milestone` to the step `until`; returns all tensors as they are then.
 
-    def __init__(
-        self, stepper: Stepper, batches: Batches, work: Path, progress: Progress,
-        on_checkpoint: Callable[[Checkpoint], None] | None, adapter: Adapter | None,
-    ) -> None:  # fmt: skip
-        self.stepper, self.batches, self.work, self.adapter = stepper, batches, work, adapter
-        self.progress, self.on_checkpoint = progress, on_checkpoint
+    `choice`: what the run decided (its `run.json`). `init` is only needed with an adapter: its weights lie in no milestone.
+    Nothing is written. Raises `PunaError` as `train` does, and where the milestone is damaged or of another model.
+    """
+    _same_rows(plan, batches)
+    if device.device.type == "cpu":
+        tune_allocator()
+    device = _as_chosen(device, choice)
+    with settled(device, choice):
+        base = _base(config, init) if adapter else None
+        model = _model(config, seed, None if adapter is None else init, adapter, base, device)
+        steps = _Steps(Stepper(model.train(), plan, choice, device, seed), batches, progress, adapter)
+        found, _ = load(milestone, steps.tensors())
+        steps.step = found.step
+        steps.restore(found.state)
+        first = steps.step
+        progress.start("replaying", until - first, "steps")
+        while steps.step < until:
+            row = steps.one_step()
+            progress.update(steps.step - first, loss=f"{row['loss']:.3f}")
+        progress.finish()
+        return steps.tensors()
+
+
+def first_weights_digest(config: ModelConfig, seed: int) -> str:
+    """What `train` tells the ledger of weights that come from `seed`: the same on every machine."""
+    return weights_digest(_first_weights(config, seed, None))
+
+
+def weights_digest(model: Decoder) -> str:
+    """SHA-256 (hex) of what is trained of a model: names, types and bytes, by name."""
+    named = sorted((name, p.detach()) for name, p in model.named_parameters() if p.requires_grad)
+    return digest_of_tensors(named)
+
+
+class _Steps:
+    """The state of a run between two steps, and the step."""
+
+    def __init__(self, stepper: Stepper, batches: Batches, progress: Progress, adapter: Adapter | None) -> None:
+        self.stepper, self.batches, self.progress, self.adapter = stepper, batches, progress, adapter
         self._peak_rate = (
             adapter_rate(stepper.plan, stepper.model.config.hidden_size) if adapter else stepper.plan.lr_matrix
         )
@@ -109,43 +151,10 @@ class _Run:
         self.rng = (
             torch.get_rng_state()
         )  # nothing here draws from it; kept so that a future layer that does resumes too
-        found = load_latest(work / "checkpoints", {**stepper.tensors(), "rng": self.rng}, progress)
-        self.step = found.step if found else 0
-        if found:
-            self._restore(found.state)
-            progress.note(f"going on from step {found.step:,} of {stepper.plan.steps:,}")
+        self.step = 0
 
-    def go(self) -> TrainResult:
-        plan, config = self.stepper.plan, self.stepper.model.config
-        # Tokens/s at the matmul peak.
-        peak = self.stepper.device.matmul_peak() / flops_per_token(config, plan.context, self.adapter)
-        began = saved = time.monotonic()
-        pause = plan.checkpoint_seconds
-        self.progress.start("training", plan.steps, "steps")
-        with MetricsLog(self.work / "metrics.jsonl") as log:
-            rate = _Rate()
-            while self.step < plan.steps:
-                start = time.monotonic()
-                row = self._one_step()
-                seconds = time.monotonic() - start
-                self.trained_seconds += seconds
-                rate.add(plan.rows * plan.context / seconds)
-                log.write(
-                    {**row, "tokens_per_second": plan.rows * plan.context / seconds, "seconds": self.trained_seconds}
-                )
-                self.progress.update(self.step, **self._facts(rate.tokens_per_second, peak))
-                if self.step == plan.steps or time.monotonic() - saved >= pause:
-                    start = time.monotonic()
-                    log.sync()
-                    self._save()
-                    saved = time.monotonic()
-                    pause = max(plan.checkpoint_seconds, LEAST_BETWEEN * (saved - start))
-        self.progress.finish()
-        tokens = self.step * plan.rows * plan.context
-        return TrainResult(self.stepper.model, self.step, tokens, time.monotonic() - began, self.guard.skipped, self.loss,
-                           self.work / "metrics.jsonl")  # fmt: skip
-
-    def _one_step(self) -> dict[str, Any]:
+    def one_step(self) -> dict[str, Any]:
+        """Train one step; returns its row of metrics."""
         plan, step = self.stepper.plan, self.step
         batch = self.batches.batch(step)
         loss, norm = self.stepper.gradients(batch, step)
@@ -158,17 +167,75 @@ class _Run:
         return {"step": step, "loss": loss, "lr": self._peak_rate * rate_share(plan, step), "grad_norm": norm,
                 "tokens": self.step * plan.rows * plan.context, **({} if admitted else {"skipped": True})}  # fmt: skip
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint keeps."""
+        return {**self.stepper.tensors(), RNG: self.rng}
+
+    def state(self) -> dict[str, Any]:
+        """The plain values that a checkpoint keeps beside the tensors."""
+        return {"step": self.step, "guard": self.guard.state(), "loss": self.loss, "trained_seconds": self.trained_seconds,
+                "cursor": self.step * self.batches.rows, "seed": self.stepper.seed}  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up `state()` again, once the tensors have been read."""
+        self.guard.restore(state["guard"])
+        self.loss = float("nan") if state["loss"] is None else float(state["loss"])
+        self.trained_seconds = float(state["trained_seconds"])
+        torch.set_rng_state(self.rng)
+
+
+class _Run(_Steps):
+    """One process's part of a run: what it resumes from, and the loop."""
+
+    def __init__(
+        self, stepper: Stepper, batches: Batches, work: Path, progress: Progress,
+        on_checkpoint: Callable[[Checkpoint], None] | None, adapter: Adapter | None, kept: Milestones,
+    ) -> None:  # fmt: skip
+        super().__init__(stepper, batches, progress, adapter)
+        self.work, self.on_checkpoint, self.kept = work, on_checkpoint, kept
+        found = load_latest(work / "checkpoints", self.tensors(), progress)
+        if found:
+            self.step = found.step
+            self.restore(found.state)
+            progress.note(f"going on from step {found.step:,} of {stepper.plan.steps:,}")
+        kept.take_up(self.step, self.tensors(), self.state())
+
+    def go(self) -> TrainResult:
+        plan, config = self.stepper.plan, self.stepper.model.config
+        # Tokens/s at the matmul peak.
+        peak = self.stepper.device.matmul_peak() / flops_per_token(config, plan.context, self.adapter)
+        began = saved = time.monotonic()
+        pause = plan.checkpoint_seconds
+        self.progress.start("training", plan.steps, "steps")
+        with MetricsLog(self.work / "metrics.jsonl") as log:
+            rate = _Rate()
+            while self.step < plan.steps:
+                start = time.monotonic()
+                row = self.one_step()
+                seconds = time.monotonic() - start
+                self.trained_seconds += seconds
+                rate.add(plan.rows * plan.context / seconds)
+                log.write(
+                    {**row, "tokens_per_second": plan.rows * plan.context / seconds, "seconds": self.trained_seconds}
+                )
+                self.progress.update(self.step, **self._facts(rate.tokens_per_second, peak))
+                # Before the checkpoint of the same step: whoever goes on from that finds every milestone up to it.
+                self.kept.at(self.step, self.tensors(), self.state())
+                if self.step == plan.steps or time.monotonic() - saved >= pause:
+                    start = time.monotonic()
+                    log.sync()
+                    self._save()
+                    saved = time.monotonic()
+                    pause = max(plan.checkpoint_seconds, LEAST_BETWEEN * (saved - start))
+        self.progress.finish()
+        tokens = self.step * plan.rows * plan.context
+        return TrainResult(self.stepper.model, self.step, tokens, time.monotonic() - began, self.guard.skipped, self.loss,
+                           self.work / "metrics.jsonl", milestones=self.kept.kept)  # fmt: skip
+
     def _save(self) -> None:
-        state = {"guard": self.guard.state(), "loss": self.loss, "trained_seconds": self.trained_seconds,
-                 "cursor": self.step * self.batches.rows, "seed": self.stepper.seed}  # fmt: skip
-        done = save(self.work / "checkpoints", self.step, {**self.stepper.tensors(), "rng": self.rng}, state)
+        done = save(self.work / "checkpoints", self.step, self.tensors(), self.state())
         if self.on_checkpoint:
             self.on_checkpoint(done)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.guard.restore(state["guard"])
-        self.loss, self.trained_seconds = float(state["loss"]), float(state["trained_seconds"])
-        torch.set_rng_state(self.rng)
 
     def _facts(self, tokens_per_second: float, peak: float) -> dict[str, str]:
         plan = self.stepper.plan
@@ -187,6 +254,27 @@ class _Rate:
         self._steps += 1
         weight = 1.0 if self._steps <= 2 else 0.1
         self.tokens_per_second += weight * (value - self.tokens_per_second)
+
+
+def _same_rows(plan: Plan, batches: Batches) -> None:
+    if (batches.rows, batches.context) != (plan.rows, plan.context):
+        raise PunaError(f"batches of {batches.rows} rows of {batches.context} tokens do not fit a plan of {plan.rows} rows "
+                        f"of {plan.context}", where="train")  # fmt: skip
+
+
+def _as_chosen(device: Device, choice: Choice) -> Device:
+    return Device(device.name, device.device, choice.threads, choice.dtype, device.reason)
+
+
+def _model(
+    config: ModelConfig, seed: int, init: Path | None, adapter: Adapter | None, base: Weights | None, device: Device
+) -> Decoder:
+    """The model at step 0, on its device."""
+    if adapter and base:
+        model = frozen_decoder(base, adapter.bits, device.device)
+        attach(model, adapter, seed)
+        return model
+    return _first_weights(config, seed, init).to(device.device)
 
 
 def _first_weights(config: ModelConfig, seed: int, init: Path | None) -> Decoder:
@@ -211,12 +299,3 @@ def _base(config: ModelConfig, init: Path | None) -> Weights:
 def _same_shapes(found: ModelConfig, config: ModelConfig, init: Path) -> None:
     if found.shapes != config.shapes:
         raise PunaError("its weights have other shapes than the model to train", where=str(init))
-
-
-def _digest(weights: Weights) -> str:
-    """SHA-256 (hex) of every tensor's name, type and bytes, whatever format they are stored in."""
-    state = hashlib.sha256()
-    for name, tensor in weights.items():
-        state.update(f"{name} {tensor.dtype}\n".encode())
-        state.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return state.hexdigest()

@@ -154,3 +154,18 @@ def open_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
     from dataclasses import replace
 
     return replace(Checkpoint.of(weights), path=path, where=str(path))
+
+
+def unsound(tensor: Tensor) -> str:
+    """What makes a tensor useless as evidence: "holds NaN or infinity", "is all zeros", or "" for nothing."""
+    if not tensor.numel():
+        return "is empty"
+    low, high = torch.aminmax(tensor.to(torch.float32))
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        return "holds NaN or infinity"
+    return "is all zeros" if float(low) == float(high) == 0.0 else ""
+
+
+def unsound_tensors(checkpoint: Checkpoint) -> dict[str, str]:
+    """Stored name -> what is wrong, of every tensor that is no evidence."""
+    return {name: why for name, stored in checkpoint.stored.items() if (why := unsound(stored.read()))}

@@ -24,8 +24,10 @@ GROWN, PRUNED_DEPTH, PRUNED_WIDTH = "grown in depth", "pruned in depth", "pruned
 MERGED, VOCABULARY, UPCYCLED, SPARSE = "merged from several", "vocabulary rebuilt", "upcycled to experts", "pruned by magnitude"
 
 EQUAL = 1e-6  # relative difference that only another order of sums can leave
+TURNED = 3e-3  # the same where a rotation had to be fitted, and may have been stored in bf16
 ROUNDING = 6e-3  # of bf16: half of 2^-7, relative
-LITTLE = 0.15  # relative difference up to which training is called fine-tuning and not continued pretraining
+COARSE = 0.2  # relative difference, about the most that rounding to 4 bits leaves
+LITTLE = 0.05  # relative difference up to which training is called fine-tuning and not continued pretraining
 WHITE = 1.25  # top singular value of the difference over that of white noise of its size
 CLEAR, SUM_EXPLAINS = 0.03, 0.9  # of a mixture: the least coefficient that counts, and the share of squares to explain
 
@@ -105,7 +107,8 @@ def _body(matrices: Sequence[Measured]) -> str | None:
     if not matrices:
         return None
     sizes = [one.facts.relative for one in matrices]
-    if max(sizes) <= EQUAL:
+    turned = any("rotated" in word for one in matrices for word in one.shown.undone)
+    if max(sizes) <= (TURNED if turned else EQUAL):
         return COPY
     changed = [one for one in matrices if one.facts.relative > EQUAL]
     if all(one.shown.identity == "rounded" for one in changed):
@@ -118,7 +121,12 @@ def _body(matrices: Sequence[Measured]) -> str | None:
         return ADAPTER
     if _most(changed, lambda one: one.facts.zeros > 0.05 and one.facts.zeros_explain):
         return SPARSE
-    if _most(changed, lambda one: one.facts.flatness is not None and one.facts.flatness < WHITE):
+    white = _most(changed, lambda one: one.facts.flatness is not None and one.facts.flatness < WHITE)
+    if white and median(sizes) < COARSE and _most(changed, lambda one: (one.facts.kurtosis or 9) < 2.6):
+        return QUANTISED  # an even spread over a step, of a grid that is not one of the usual ones
+    if white and abs(median(one.facts.slope for one in changed) - 1) > 0.1:
+        return MERGED  # a part of REFERENCE, and something else as large that was not given
+    if white:
         return NOISED
     return FINE_TUNED if median(sizes) < LITTLE else CONTINUED
 
