@@ -6,7 +6,7 @@ figures, or one that leaves out what it rests on.
 
 from collections.abc import Mapping
 
-from puna.lineage.verdict import NOTHING_ABOVE, Weights
+from puna.lineage.verdict import NOTHING_ABOVE, Behaviour, Weights
 from puna.lineage.weights.identity import Identity
 from puna.lineage.weights.relation import AMBIGUOUS, Relation
 
@@ -82,3 +82,11 @@ def _evidence(found: Weights, identities: Mapping[str, Identity]) -> list[str]:
     return lines
 
 
+
+
+def with_behaviour(found: Weights, behaviour: Behaviour) -> Weights:
+    """The same with what the two models say, which never changes the verdict: a student speaks like its teacher."""
+    told_apart = ""
+    if found.verdict == "independent" and behaviour.alike:
+        told_apart = " They speak alike all the same, as a model does that was trained on another's answers, or on the same text."
+    return found.model_copy(update={"behaviour": behaviour, "sentence": found.sentence + told_apart})
