@@ -4,18 +4,21 @@ Comes in: a recipe and its run folder. Goes out: one artefact a stage. Must neve
 same recipe, inputs and code, or left out where one of them changed.
 """
 
+import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import puna
-from puna.build.store import Store, read_manifest, verify
+from puna.build.store import Store, identity_of_files, read_manifest, verify
 from puna.errors import PunaError
 from puna.files import digest_of, file_sha256
 from puna.ledger import Ledger
@@ -43,11 +46,19 @@ class Context:
         return facts
 
 
+Told = Iterable[tuple[str, dict[str, Any]]]  # (kind, body) of entries for the ledger
+
+
+def _nothing(context: Context, folder: Path) -> Told:
+    return ()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A pure function of its settings, its inputs' contents and its rooms' code.
 
-    `run(context, folder, work)` fills `folder`; `work` outlives a kill and is for checkpoints.
+    `run(context, folder, work)` fills `folder`; `work` outlives a kill and is for checkpoints. `tells(context, folder)` reads
+    from the finished artefact what the ledger must hold beside the stage itself, so that it can be told again.
     """
 
     name: str
@@ -56,6 +67,7 @@ class Stage:
     inputs: tuple[str, ...]
     settings: Callable[[Context], Any]
     run: Callable[[Context, Path, Path], dict[str, Any]]
+    tells: Callable[[Context, Path], Told] = _nothing
 
 
 def run_stages(context: Context, stages: list[Stage], until: str | None = None) -> None:
@@ -82,6 +94,7 @@ def _bring_about(context: Context, stage: Stage) -> None:
         for name in stage.inputs:
             verify(context.done[name])
         context.progress.note(f"[{stage.name}] {stage.title}")
+        context.ledger.append_once("environment", machine_record())
         started = time.monotonic()
 
         def fill(folder: Path) -> dict[str, Any]:
@@ -95,10 +108,14 @@ def _bring_about(context: Context, stage: Stage) -> None:
         reused = True
     context.done[stage.name] = found
     manifest = read_manifest(found)
-    # Also where it is reused: a kill may have come between the artefact and its entry.
+    # Also where it is reused: a kill may have come between the artefact and its entries.
+    for kind, body in stage.tells(context, found):
+        context.ledger.append_once(kind, body)
     if not any(entry["kind"] == "stage" and entry["body"]["digest"] == digest for entry in context.ledger.entries()):
-        context.ledger.append("stage", {"stage": stage.name, "digest": digest, "content": manifest["content"],
-                                        "inputs": contents, "code": about["code"]})  # fmt: skip
+        context.ledger.append("stage", {
+            "stage": stage.name, "digest": digest, "content": manifest["content"], "inputs": contents, "code": about["code"],
+            "files": identity_of_files(manifest["files"]), "environment": digest_of(manifest["environment"]),
+        })  # fmt: skip
     context.log.append({
         "name": stage.name, "seconds": manifest["facts"]["seconds"], "reused": reused, "folder": found.name,
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
@@ -123,6 +140,30 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
     return {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine(), **versions}
+
+
+def machine_record() -> dict[str, Any]:
+    """What the ledger holds of the place where a stage runs: its digest is what the stages' entries name."""
+    here = environment()
+    return {"digest": digest_of(here), "environment": here, "puna": puna.__version__, "code": code_digest(("",)),
+            "commit": commit()}  # fmt: skip
+
+
+def commit() -> dict[str, Any] | None:
+    """The checkout's git commit and whether tracked files differ from it; None where this is no checkout, or git is not there."""
+    root = Path(puna.__file__).resolve().parents[2]
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None
+    # What a caller's environment says of another repository must not reach this one.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    said = [
+        subprocess.run([git, "-C", str(root), *command], capture_output=True, text=True, env=clean, timeout=60)
+        for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", "src"))
+    ]
+    if any(done.returncode for done in said):
+        return None
+    return {"id": said[0].stdout.strip(), "changed": bool(said[1].stdout.strip())}
 
 
 def peak_memory() -> int:

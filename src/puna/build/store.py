@@ -121,7 +121,12 @@ def verify(folder: Path) -> None:
 
 def content_digest(files: dict[str, dict[str, Any]]) -> str:
     """The identity of an artefact's contents, its log left out: what later stages depend on."""
-    return digest_of({name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{LOG}/")})
+    return digest_of(identity_of_files(files))
+
+
+def identity_of_files(files: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """{name: SHA-256} of the files that make an artefact's content, its log left out."""
+    return {name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{LOG}/")}
 
 
 def _sync_and_digest(folder: Path) -> dict[str, dict[str, Any]]:

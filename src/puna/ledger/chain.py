@@ -69,6 +69,17 @@ class Ledger:
             fsync_directory(self.path.parent)
         return entry
 
+    def append_once(self, kind: str, body: dict[str, Any]) -> Entry:
+        """As `append`, but where an entry of this kind and body is there already, that one is returned.
+
+        For what a build tells again when it was killed between an artefact and its entry.
+        """
+        wanted = json.loads(canonical_json(body))
+        for entry in self.entries():
+            if entry["kind"] == kind and entry["body"] == wanted:
+                return entry
+        return self.append(kind, body)
+
     def entries(self) -> list[Entry]:
         """All whole entries, verified. A torn last line is left out. Raises `PunaError` as `verify` does."""
         if not self.path.exists():

@@ -65,10 +65,15 @@ def compare_names(model: Checkpoint, reference: Checkpoint) -> Names:
     )  # type: ignore[arg-type]  # fmt: skip
 
 
+def numbered(name: str) -> tuple[str, list[str]]:
+    """(pattern, the numbers in it): "layers.3.up" is "layers.{}.up" and ["3"]."""
+    return _NUMBER.sub("{}", name), _NUMBER.findall(name)
+
+
 def _patterns(checkpoint: Checkpoint) -> dict[str, _Pattern]:
     found: dict[str, _Pattern] = {}
     for name, stored in checkpoint.stored.items():
-        text = _NUMBER.sub("{}", name)
+        text, _ = numbered(name)
         if text not in found:
             role = role_of(name)
             found[text] = _Pattern(text, len(found), kind=role.kind + (".expert" if role.expert is not None else "") if role else None)

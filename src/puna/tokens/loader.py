@@ -38,6 +38,16 @@ class Batch:
     identity: str
 
 
+ORDER = "stable argsort of PCG64(SeedSequence((seed, epoch))).random_raw(rows)"  # how `order_of_epoch` is called in a ledger
+
+
+def order_of_epoch(seed: int, epoch: int, rows: int) -> Int64[ndarray, " rows"]:
+    """The order in which epoch `epoch` (from 0) reads `rows` rows."""
+    # Sorting raw 64-bit draws: numpy promises the raw stream for ever, `Generator.permutation` it does not (NEP 19).
+    draws = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(rows)
+    return np.argsort(draws, kind="stable").astype(np.int64)
+
+
 class Batches:
     """Batches of `rows` rows (over all processes), memory-mapped. A cursor counts rows on and on, epoch after epoch.
 
@@ -93,9 +103,7 @@ class Batches:
         return numbers
 
     def _permutation(self, epoch: int) -> Int64[ndarray, " rows"]:
-        # Sorting raw 64-bit draws: numpy promises the raw stream for ever, `Generator.permutation` it does not (NEP 19).
-        draws = np.random.PCG64(np.random.SeedSequence((self.seed, epoch))).random_raw(self.total_rows)
-        return np.argsort(draws, kind="stable").astype(np.int64)
+        return order_of_epoch(self.seed, epoch, self.total_rows)
 
     def _read(self, rows: Int64[ndarray, " b"], identity: str) -> Batch:
         tokens: Int64[ndarray, "b t1"] = self._tokens[rows].astype(np.int64)

@@ -7,8 +7,8 @@ in memory; a name believed to mean what its shape denies.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from puna.errors import PunaError
-from puna.model.formats import open_model
+from puna.lineage.weights.files import Stored, read_stored
+from puna.model.formats import model_file, open_model
+from puna.model.formats.huggingface import CONFIG
+from puna.model.formats.quantised import is_quantised
 from puna.model.weights import Weights
+from puna.reading import read_object
 
 
 class Role(NamedTuple):
@@ -30,15 +34,6 @@ class Role(NamedTuple):
 
 KINDS = ("embed", "attn_norm", "q", "k", "v", "q_bias", "k_bias", "v_bias", "q_norm", "k_norm", "o", "mlp_norm", "router", "gate", "up",
          "down", "norm", "head")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor of the files: its shape, the type it is stored in, and the way to it (as stored; see `Weights.read`)."""
-
-    shape: tuple[int, ...]
-    dtype: str  # "bfloat16", in the format's own words
-    read: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,9 +102,20 @@ class Checkpoint:
         tensor = self.stored[source.name].read()
         if source.rows is not None:
             tensor = tensor[slice(*source.rows)]
-        return tensor.to(torch.float32)
+        tensor = tensor.to(torch.float32)
+        wanted = self._shape(kind)
+        # Some files hold a matrix the other way round; where it is not square its shape tells.
+        return tensor.T.contiguous() if wanted and tensor.shape != wanted and tensor.T.shape == wanted else tensor
+
+    def _shape(self, kind: str) -> tuple[int, int] | None:
+        s = self.sizes
+        heads, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+        shapes = {"q": (heads, s.hidden), "k": (kv, s.hidden), "v": (kv, s.hidden), "o": (s.hidden, heads), "gate": (s.ffn, s.hidden),
+                  "up": (s.ffn, s.hidden), "down": (s.hidden, s.ffn), "embed": (s.vocab, s.hidden), "head": (s.vocab, s.hidden)}  # fmt: skip
+        return shapes.get(kind)
 
 
+_MOST_LAYERS = 10_000  # a config may say anything
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blk|blocks)\.(\d{1,6})\.")
 _EXPERT = re.compile(r"\.experts\.(\d{1,6})\.")
 _ENDS: tuple[tuple[str, str], ...] = (
@@ -146,14 +152,109 @@ def role_of(name: str) -> Role | None:
 
 
 def open_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
-    """The model at `path`, headers read and checked, no tensor yet. `like`: where names are unknown, the model to guess roles by.
+    """The model at `path`, headers read and checked, no tensor yet. `like`: where names state no role, the model to guess roles by.
 
-    Raises `PunaError` where it is no model or cannot be read at all; shards that are not there are told in `missing`.
+    A folder of safetensors need not be a model that Puna can run: experts, other names, fused projections and missing shards are read
+    for what they are. GGUF, llama2.c and quantised folders are opened as the model they hold. Raises `PunaError` where it is no model.
     """
-    weights = open_model(path)
-    from dataclasses import replace
+    path = Path(path)
+    if model_file(path) is not None or is_quantised(path):
+        return replace(Checkpoint.of(open_model(path)), path=path, where=str(path))
+    config = read_object(path, CONFIG)
+    stored, missing = read_stored(path)
+    return assembled(str(path), config, stored, missing=missing, path=path, like=like)
 
-    return replace(Checkpoint.of(weights), path=path, where=str(path))
+
+def assembled(
+    where: str, config: Mapping[str, Any], stored: Mapping[str, Stored], *, missing: tuple[str, ...] = (), path: Path | None = None,
+    like: Checkpoint | None = None,
+) -> Checkpoint:  # fmt: skip
+    """A checkpoint from its config and tensors: roles by their names, fused ones taken apart, sizes from config and shapes."""
+    named: dict[Role, Source] = {}
+    unknown = []
+    for name in stored:
+        role = role_of(name)
+        if role is not None and role not in named:
+            named[role] = Source(name)
+        elif _FUSED.search(name) is None:
+            unknown.append(name)
+    sizes = _sizes(config, stored, named, where)
+    for name in stored:
+        named |= {role: source for role, source in _fused(name, stored[name].shape, sizes).items() if role not in named}
+    found = Checkpoint(where, dict(config), stored, named, sizes, missing, tuple(unknown), path)
+    if like is not None and unknown and not {Role("gate", 0), Role("gate", 0, 0)} & set(named):
+        return _guessed(found, like)
+    return found
+
+
+def _guessed(found: Checkpoint, like: Checkpoint) -> Checkpoint:
+    """Roles by the map of names onto those of `like`: tensors of one pattern stand for the tensors of the partner's, number for number."""
+    from puna.lineage.names import compare_names, numbered
+
+    renames = {one.model: one.reference for one in compare_names(found, like).renames}
+    roles, names = dict(found.roles), {source.name: role for role, source in like.roles.items()}
+    for name in found.unknown:
+        pattern, numbers = numbered(name)
+        partner = renames.get(pattern)
+        if partner is None or partner.count("{}") != len(numbers):
+            continue
+        role = names.get(partner.format(*numbers)) or role_of(partner.format(*numbers))
+        if role is not None:
+            roles.setdefault(role, Source(name))
+    sizes = _sizes(found.config, found.stored, roles, found.where)
+    unknown = tuple(name for name in found.unknown if name not in {source.name for source in roles.values()})
+    return replace(found, roles=roles, sizes=sizes, unknown=unknown)
+
+
+_FUSED = re.compile(r"\.(qkv_proj|W_pack|query_key_value|gate_up_proj)\.weight$")
+
+
+def _fused(name: str, shape: tuple[int, ...], sizes: Sizes) -> dict[Role, Source]:
+    """The roles that share one stored matrix, each with its rows; none where the rows do not add up."""
+    fused, layer = _FUSED.search(name), _LAYER.search(name)
+    if fused is None or layer is None or len(shape) != 2:
+        return {}
+    if fused[1] == "gate_up_proj":
+        parts = [("gate", sizes.ffn), ("up", sizes.ffn)]
+    else:
+        kv = sizes.kv_heads * sizes.head_dim
+        parts = [("q", sizes.heads * sizes.head_dim), ("k", kv), ("v", kv)]
+    if sum(rows for _, rows in parts) != shape[0]:
+        return {}
+    found, begin = {}, 0
+    for kind, rows in parts:
+        found[Role(kind, int(layer[1]))] = Source(name, (begin, begin + rows))
+        begin += rows
+    return found
+
+
+def _sizes(config: Mapping[str, Any], stored: Mapping[str, Stored], roles: Mapping[Role, Source], where: str) -> Sizes:
+    """What the shapes say, and what only the config can: the number of heads."""
+
+    def shape(kind: str) -> tuple[int, ...]:
+        source = next((source for role, source in roles.items() if role.kind == kind), None)
+        return stored[source.name].shape if source is not None and len(stored[source.name].shape) == 2 else (0, 0)
+
+    def stated(*keys: str) -> int:
+        value = next((config[key] for key in keys if isinstance(config.get(key), int) and not isinstance(config.get(key), bool)), 0)
+        return int(value) if 0 < value < 2**31 else 0
+
+    layers = 1 + max((role.layer for role in roles if role.layer is not None), default=-1)
+    experts = 1 + max((role.expert for role in roles if role.expert is not None), default=-1)
+    vocab, hidden = shape("embed")
+    hidden = stated("hidden_size") or hidden
+    gate = shape("gate")
+    ffn = (gate[0] if gate[1] == hidden else gate[1] if gate[0] == hidden else 0) or stated("intermediate_size")
+    heads = stated("num_attention_heads")
+    kv_heads = stated("num_key_value_heads") or heads
+    q = shape("q")
+    head_dim = stated("head_dim") or (max(q) // heads if heads and hidden in q and max(q) % heads == 0 and q[0] == q[1] else 0)
+    head_dim = head_dim or (hidden // heads if heads else 0)
+    tied = config.get("tie_word_embeddings") is True or ("head" not in {role.kind for role in roles} and vocab > 0)
+    return Sizes(
+        layers=layers or min(stated("num_hidden_layers"), _MOST_LAYERS), hidden=hidden, ffn=ffn, heads=heads, kv_heads=kv_heads,
+        head_dim=head_dim, vocab=vocab or stated("vocab_size"), experts=experts, tied=tied,
+    )  # fmt: skip
 
 
 def unsound(tensor: Tensor) -> str:

@@ -61,7 +61,7 @@ def open_huggingface(folder: Path) -> Weights:
     trusted = all(listed_files)  # the manifest's digests have said it already
 
     def read(name: str) -> Tensor:
-        tensor = _read_tensor(places[name], trusted)
+        tensor = read_tensor(places[name], trusted)
         require_finite(name, tensor, str(places[name].path))
         return tensor
 
@@ -82,6 +82,11 @@ class _Place:
     base: int
     entry: Entry
     digest: str | None
+
+
+def place_of(path: Path, name: str, header: Header, entry: Entry) -> "_Place":
+    """Where a tensor of a checked header stands, for a reader that takes each file as it is."""
+    return _Place(path, name, header.data_start, entry, None)
 
 
 def _read_config(folder: Path, manifest: Manifest) -> ModelConfig:
@@ -114,7 +119,7 @@ def _shards(folder: Path, manifest: Manifest) -> tuple[dict[Path, set[str] | Non
         return {single: None}, None
     index = find_inside(folder, INDEX)
     if index is None:
-        raise _no_weights(folder)
+        raise no_weights(folder)
     value = _read_json(index, manifest, "is not an index of safetensors files")
     mapping = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(file, str) for file in mapping.values()):
@@ -135,7 +140,7 @@ def _shards(folder: Path, manifest: Manifest) -> tuple[dict[Path, set[str] | Non
     return shards, None if total is None else int(total)
 
 
-def _no_weights(folder: Path) -> PunaError:
+def no_weights(folder: Path) -> PunaError:
     """The error for a folder without safetensors; it says where pickle files stand in their stead."""
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
@@ -220,7 +225,7 @@ def _check_total(total: int, headers: Mapping[Path, Header], index: Path) -> Non
                         mend="fetch the files again, or mend the number if they are known to be whole")  # fmt: skip
 
 
-def _read_tensor(place: _Place, trusted: bool) -> Tensor:
+def read_tensor(place: _Place, trusted: bool) -> Tensor:
     """A tensor's own copy of its bytes, held against its digest.
 
     Read and not mapped: a mapped file that shrinks while it is read kills the process, and its pages count as ours.

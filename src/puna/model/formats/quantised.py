@@ -24,7 +24,7 @@ from puna.model.formats.huggingface import (
     _Place,
     _places,
     _read_json,
-    _read_tensor,
+    read_tensor,
     _shards,
     require_same,
 )
@@ -82,7 +82,7 @@ def open_quantised(folder: Path) -> Weights:
     _check_shapes(places, packed, config, bits, group, str(folder))
 
     def stored(name: str) -> Tensor:
-        tensor = _read_tensor(places[name], trusted)
+        tensor = read_tensor(places[name], trusted)
         require_finite(name, tensor, str(places[name].path))
         return tensor
 
