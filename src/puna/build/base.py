@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from puna.build.graph import Context, Stage
+from puna.build.graph import LEDGER, Context, Stage
 from puna.build.mixture import texts_of
 from puna.build.origin import EXTENSION, base_of, model_name, model_paths, whole_vocab
 from puna.corpus import build_documents, other_digests, source_digest
@@ -61,8 +61,7 @@ def base_stage(recipe: Recipe) -> Stage:
             "context": config.max_position_embeddings, "vocab": config.vocab_size, "entries": tokenizer.vocab_size,
             "weights": weights_digest(folder),
         }  # fmt: skip
-        context.ledger.append("base", facts)
-        return facts
+        return {**facts, LEDGER: [["base", {"artefact": work.name, **facts}]]}
 
     return Stage("base", "reading the base", ("model", "tokens", "engine"), (), settings, run)
 
@@ -133,7 +132,8 @@ def old_stage(recipe: Recipe) -> Stage:
             work.mkdir(parents=True, exist_ok=True)
             _draw_texts(context, work / DRAWN)
         report = build_documents(section(work), folder, context.progress, work)
-        return {"documents": report["documents"], "bytes": report["bytes"], "drawn": own}
+        told = [["sources", {"artefact": work.name, "sources": report["sources"], "drawn": own}]]
+        return {"documents": report["documents"], "bytes": report["bytes"], "drawn": own, LEDGER: told}
 
     return Stage(
         "old", "reading text like the base's own", ("corpus", "engine"), ("base",) if own else (), settings, run
@@ -215,8 +215,7 @@ def start_stage(recipe: Recipe) -> Stage:
         write_huggingface(weights, folder)
         Tokenizer.load(context.done["tokenizer"]).save(folder, context=weights.config.max_position_embeddings)
         facts["parameters"] = weights.config.parameters
-        context.ledger.append("start", facts)
-        return facts
+        return {**facts, LEDGER: [["start", {"artefact": work.name, **facts}]]}
 
     def settings(context: Context) -> Any:
         seed = {"seed": context.seed} if base.intermediate is not None else {}

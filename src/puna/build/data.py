@@ -9,7 +9,7 @@ from typing import Any
 
 from puna.build.base import TOKENIZER_SAMPLE_BYTES
 from puna.build.facts import actual_shape, identity_of, wished_shape
-from puna.build.graph import Context, Stage
+from puna.build.graph import LEDGER, Context, Stage
 from puna.build.mixture import Mixed, Replay, texts_of
 from puna.corpus import build_documents, source_digest
 from puna.corpus.chat import make_conversations, read_conversations
@@ -33,8 +33,8 @@ def corpus_stage() -> Stage:
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         report = build_documents(context.recipe.corpus, folder, context.progress, work)
-        context.ledger.append("sources", {"sources": report["sources"]})
-        return {"documents": report["documents"], "bytes": report["bytes"]}
+        told = [["sources", {"artefact": work.name, "sources": report["sources"]}]]
+        return {"documents": report["documents"], "bytes": report["bytes"], LEDGER: told}
 
     return Stage("corpus", "reading, cleaning and splitting the text", ("corpus",), (), settings, run)
 

@@ -13,14 +13,16 @@ import puna
 from puna.build.facts import actual_config, actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
-from puna.build.graph import Context, Stage
+from puna.build.graph import LEDGER, Context, Stage, contents_of
 from puna.build.mixture import mixture_of
 from puna.build.origin import ADAPTER, EXTENSION, first_weights
 from puna.build.seed import reveal_seed
 from puna.build.store import LOG, MANIFEST
 from puna.called import PUNA
 from puna.errors import PunaError
-from puna.files import read_json, write_json
+from puna.files import file_sha256, read_json, write_json
+from puna.ledger.release import LEDGER as LEDGER_FILE
+from puna.ledger.release import TOLD_BY_A_RELEASE, describe_files, log_release
 from puna.recipe.schema import Recipe
 
 CHANGES = {
@@ -30,7 +32,9 @@ CHANGES = {
     "rope",
     "vocabulary",
 }  # that make the model of step 0 another one than the base
-MODEL_CARD = "README.md"
+MODEL_CARD, RESULTS = "README.md", "results.json"
+RECORDS = (("judge", RESULTS), ("corpus", "corpus.json"))  # (stage, file) that a release carries in `puna/`
+SCORE_KEYS = ("task", "metric", "value", "n", "interval")
 BASE = "base"  # the base model's folder inside a release whose top is the tuned model
 
 
@@ -53,10 +57,9 @@ def judge_stage(recipe: Recipe, with_reference: bool) -> Stage:
         if recipe.base is not None:
             results |= _beside_the_base(context, folder)
             write_json(folder / "results.json", results)
-        context.ledger.append("results", {"scores": [
-            {key: score.get(key) for key in ("task", "metric", "value", "n", "interval")} for score in results["scores"]
-        ]})  # fmt: skip
-        return {"scores": len(results["scores"])}
+        scores = [{key: score.get(key) for key in SCORE_KEYS} for score in results["scores"]]
+        told = [["results", {"artefact": work.name, "sha256": file_sha256(folder / RESULTS), "scores": scores}]]
+        return {"scores": len(results["scores"]), LEDGER: told}
 
     base = first_weights(recipe) and {
         "base",
@@ -108,24 +111,30 @@ def release_stage(recipe: Recipe) -> Stage:
         if failed:
             told = "; ".join(f"{check['check']}: {check['value']}" for check in failed)
             raise PunaError(f"the release does not pass its gate: {told}", where=str(folder))
-        context.ledger.append("gate", {"checks": gate})
-        reveal_seed(context.ledger)
         record = folder / "puna"
         record.mkdir()
         write_json(record / "gate.json", gate)
-        for stage, name in (("judge", "results.json"), ("corpus", "corpus.json")):
+        for stage, name in RECORDS:
             shutil.copyfile(context.done[stage] / name, record / name)
         contamination = context.done["corpus"] / "contamination.json"
         if contamination.is_file():  # of every evaluation item what stood in the corpus: it goes where the scores go
             shutil.copyfile(contamination, record / contamination.name)
         (record / "recipe.toml").write_text(frozen_recipe(context, private=True), encoding="utf-8")
-        shutil.copyfile(context.ledger.path, record / "ledger.jsonl")
         (folder / MODEL_CARD).write_text(_card(context, gate), encoding="utf-8")
+        context.ledger.append_once("gate", {"checks": gate})
+        reveal_seed(context.ledger)
+        # Last: the entry names every file of the release, so nothing may be written after it but the ledger itself.
+        log_release(context.ledger, {
+            "artefact": work.name, "files": describe_files(folder), "inputs": contents_of(context, inputs),
+            "models": {"": top, **({f"{BASE}/": "pretrain"} if chat else {})},
+            "records": {f"puna/{name}": [stage, name] for stage, name in RECORDS},
+        })  # fmt: skip
+        shutil.copyfile(context.ledger.path, folder / LEDGER_FILE)
         return {"gate": len(gate)}
 
     inputs = ("corpus", "tokenizer", "pretrain", *([chat] if chat else []), "judge")
     return Stage("release", "checking and writing the release", ("build", "report", "engine", "model", "tokens"), inputs,
-                 lambda context: {"release": context.recipe.release.model_dump(), "title": context.recipe.title}, run)  # fmt: skip
+                 lambda context: {"release": context.recipe.release.model_dump(exclude={"sign"}), "title": context.recipe.title}, run)  # fmt: skip
 
 
 def _copy_model(source: Path, folder: Path) -> None:
@@ -190,7 +199,8 @@ def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None =
     corpus = context.done["corpus"]
     calibration = read_json(context.done["calibrate"] / "plan.json")
     tuned = [name for name in context.done if name.startswith("tune-")]
-    entries = context.ledger.entries()
+    # Without what the release itself tells: a release that is made once more after a kill has the same card.
+    entries = [entry for entry in context.ledger.entries() if entry["kind"] not in TOLD_BY_A_RELEASE]
     seed = [entry["body"]["commitment"] for entry in entries if entry["kind"] == "seed"]
     return {
         "run": recipe.name, "title": recipe.title or recipe.name, "created": entries[-1]["time"],

@@ -5,10 +5,12 @@ a published copy that tells where the maker's folders are.
 """
 
 from pathlib import Path
+from typing import Any
 
 from puna.build.facts import pretraining_plan, tuning_plan
 from puna.build.graph import Context
 from puna.build.origin import model_name
+from puna.files import digest_of
 from puna.recipe.base import Base
 from puna.recipe.corpus import HUB_PREFIX, PYTHON_SOURCE, Corpus
 from puna.recipe.load import dump_recipe
@@ -50,9 +52,21 @@ def without_folders(recipe: Recipe) -> Recipe:
         named = table[key]
         table[key] = [_last_part(one) for one in named] if isinstance(named, list) else named and _last_part(named)
     tune = [t if t.data == DOCSTRINGS else t.model_copy(update={"data": Path(t.data).name}) for t in recipe.tune]
+    release = recipe.release.model_copy(update={"sign": recipe.release.sign and _last_part(recipe.release.sign)})
     return recipe.model_copy(
-        update={"corpus": Corpus.model_validate(corpus), "tune": tune, "base": _shown_base(recipe.base)}
+        update={
+            "corpus": Corpus.model_validate(corpus),
+            "tune": tune,
+            "base": _shown_base(recipe.base),
+            "release": release,
+        }
     )
+
+
+def frozen_body(context: Context) -> dict[str, Any]:
+    """What the ledger holds of the frozen recipe: all of it but the seed, which is committed to and not told."""
+    body = without_folders(freeze(context)).model_dump(mode="json", exclude={"seed"})
+    return {"digest": digest_of(body), "recipe": body}
 
 
 def _shown_base(base: Base | None) -> Base | None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,19 +47,15 @@ class Context:
         return facts
 
 
-Told = Iterable[tuple[str, dict[str, Any]]]  # (kind, body) of entries for the ledger
-
-
-def _nothing(context: Context, folder: Path) -> Told:
-    return ()
+LEDGER = "ledger"  # of a stage's facts: [kind, body] of what the ledger must hold beside the stage itself
 
 
 @dataclass(frozen=True)
 class Stage:
     """A pure function of its settings, its inputs' contents and its rooms' code.
 
-    `run(context, folder, work)` fills `folder`; `work` outlives a kill and is for checkpoints. `tells(context, folder)` reads
-    from the finished artefact what the ledger must hold beside the stage itself, so that it can be told again.
+    `run(context, folder, work)` fills `folder`; `work` outlives a kill and is for checkpoints. What it returns, the facts, may hold
+    entries for the ledger under `LEDGER`: kept with the artefact, they can be told again where a kill came before they were.
     """
 
     name: str
@@ -67,7 +64,6 @@ class Stage:
     inputs: tuple[str, ...]
     settings: Callable[[Context], Any]
     run: Callable[[Context, Path, Path], dict[str, Any]]
-    tells: Callable[[Context, Path], Told] = _nothing
 
 
 def run_stages(context: Context, stages: list[Stage], until: str | None = None) -> None:
@@ -86,7 +82,7 @@ def run_stages(context: Context, stages: list[Stage], until: str | None = None) 
 
 
 def _bring_about(context: Context, stage: Stage) -> None:
-    contents = {name: read_manifest(context.done[name])["content"] for name in stage.inputs}
+    contents = contents_of(context, stage.inputs)
     about = {"settings": stage.settings(context), "inputs": contents, "code": code_digest(stage.rooms)}
     digest = digest_of({"stage": stage.name, **about})
     found = context.store.find(stage.name, digest)
@@ -109,7 +105,7 @@ def _bring_about(context: Context, stage: Stage) -> None:
     context.done[stage.name] = found
     manifest = read_manifest(found)
     # Also where it is reused: a kill may have come between the artefact and its entries.
-    for kind, body in stage.tells(context, found):
+    for kind, body in manifest["facts"].get(LEDGER, []):
         context.ledger.append_once(kind, body)
     if not any(entry["kind"] == "stage" and entry["body"]["digest"] == digest for entry in context.ledger.entries()):
         context.ledger.append("stage", {
@@ -121,6 +117,11 @@ def _bring_about(context: Context, stage: Stage) -> None:
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
         "peak_rss_bytes": manifest["facts"]["peak_rss_bytes"],
     })  # fmt: skip
+
+
+def contents_of(context: Context, stages: Iterable[str]) -> dict[str, str]:
+    """{stage: digest of its artefact's content} of finished stages."""
+    return {name: read_manifest(context.done[name])["content"] for name in stages}
 
 
 def code_digest(rooms: tuple[str, ...]) -> str:
@@ -142,6 +143,7 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine(), **versions}
 
 
+@lru_cache(maxsize=1)
 def machine_record() -> dict[str, Any]:
     """What the ledger holds of the place where a stage runs: its digest is what the stages' entries name."""
     here = environment()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.build.finish import corpus_data
-from puna.build.frozen import frozen_recipe, without_folders
+from puna.build.frozen import frozen_body, frozen_recipe, without_folders
 from puna.build.graph import Context, run_stages
 from puna.build.preflight import check_resources
 from puna.build.seed import settle_seed
@@ -19,6 +19,7 @@ from puna.build.store import Store, read_manifest
 from puna.errors import PunaError
 from puna.files import atomic_file, digest_of, file_sha256, read_json
 from puna.ledger import Ledger
+from puna.ledger.signing import sign_once
 from puna.progress import QUIET, Progress
 from puna.recipe.load import changes_between
 from puna.recipe.schema import Recipe
@@ -68,6 +69,7 @@ def _make(recipe: Recipe, store: Store, until: str | None, with_reference: bool,
         run_stages(context, stages[: names.index("pretrain")])
         # Every budget is known: a tuning too short is refused, and the frozen recipe is whole before the long part.
         _write_if_changed(store.run / FROZEN, frozen_recipe(context))
+        ledger.append_once("frozen", frozen_body(context))
     run_stages(context, stages, until)
     return _publish(context)
 
@@ -96,6 +98,8 @@ def _publish(context: Context) -> Made:
     if "release" in context.done:
         release = run / "release"
         _publish_folder(context.done["release"], release)
+        if context.recipe.release.sign:
+            sign_once(release, Path(context.recipe.release.sign))
     if "report" in context.done:
         report = run / "report.html"
         built = context.done["report"] / "report.html"

@@ -30,6 +30,8 @@ USUAL_COMPRESSION = 4  # text over the bytes of its .gz or .zst file
 BYTES_PER_PARAMETER_ON_DISK = 4
 COPIES_ON_DISK = 12  # base, tuned and released weights, two checkpoints with the optimizer's state of each
 
+BYTES_PER_PARAMETER_OF_A_CHECKPOINT = 12  # weights and two moments in fp32 (with Muon less)
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -122,7 +124,9 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
     needed, free = disk_needed(recipe, shape), shutil.disk_usage(_existing(runs)).free
     if needed > free + _bytes_under(runs / recipe.name):  # what a stopped or finished build holds already counts
         raise PunaError(f"the build needs about {needed / 2**30:.2f} GiB of disk, {free / 2**30:.2f} GiB are free",
-                        where=str(_existing(runs)), mend="free some space, or choose a smaller model.size")  # fmt: skip
+                        where=str(_existing(runs)), mend="free some space, choose a smaller model.size, or keep fewer train.milestones")  # fmt: skip
+    if recipe.release.sign and not os.path.isfile(recipe.release.sign):
+        raise PunaError("no such key", where=f"release.sign: {recipe.release.sign}", mend="puna verify --new-key KEY makes one")
     if recipe.release.gate and importlib.util.find_spec("transformers") is None:
         raise PunaError("the export gate needs transformers", where="release.gate",
                         mend="pip install 'transformers>=5.3,<6', or --set release.gate=false")  # fmt: skip
@@ -141,8 +145,15 @@ def memory_floor(shape: Shape, recipe: Recipe) -> int:
 
 
 def disk_needed(recipe: Recipe, shape: Shape) -> int:
-    """Bytes of disk: the text twice (documents, rows) and the copies of the weights."""
-    return int(2.5 * _text_bytes(recipe)) + shape.params * BYTES_PER_PARAMETER_ON_DISK * COPIES_ON_DISK
+    """Bytes of disk: the text twice (documents, rows), the copies of the weights, the milestones."""
+    return int(2.5 * _text_bytes(recipe)) + shape.params * (BYTES_PER_PARAMETER_ON_DISK * COPIES_ON_DISK) + _milestones(recipe, shape)
+
+
+def _milestones(recipe: Recipe, shape: Shape) -> int:
+    """Bytes of the checkpoints that stay; those of an adapter are small."""
+    trainings = [recipe.train.adapter, *(tune.adapter for tune in recipe.tune)]
+    each = trainings.count(None) * (recipe.train.milestones + 1) if recipe.train.milestones else 0
+    return each * shape.params * BYTES_PER_PARAMETER_OF_A_CHECKPOINT
 
 
 def _text_bytes(recipe: Recipe) -> float:

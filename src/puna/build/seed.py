@@ -32,8 +32,11 @@ def settle_seed(recipe: Recipe, frozen: Path, ledger: Ledger) -> int:
     return int(seed)
 
 
+def salt_of(run: Path) -> str:
+    """The salt of the run's commitment; secret until the seed is revealed."""
+    return str(read_json(run / SEED)["salt"])
+
+
 def reveal_seed(ledger: Ledger) -> None:
     """Write seed and salt into the ledger, once."""
-    stored = read_json(ledger.path.with_name(SEED))
-    if stored not in [entry["body"] for entry in ledger.entries() if entry["kind"] == "seed-revealed"]:
-        ledger.append("seed-revealed", stored)
+    ledger.append_once("seed-revealed", read_json(ledger.path.with_name(SEED)))

@@ -4,6 +4,7 @@ Comes in: packed rows and a plan. Goes out: model folders (weights, config, toke
 happen: a number of the plan decided anew when a killed build goes on.
 """
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +19,25 @@ from puna.build.facts import (
     trial_tokens,
     tuning_plan,
 )
-from puna.build.graph import Context, Stage
+from puna.build.graph import LEDGER, Context, Stage
 from puna.build.mixture import most_tokens
 from puna.build.origin import ADAPTER, start_of
-from puna.build.store import LOG
+from puna.build.seed import salt_of
+from puna.build.store import LOG, read_manifest
 from puna.errors import PunaError
 from puna.files import write_json
+from puna.ledger import order_commitment
 from puna.recipe.base import Adapter as Section
 from puna.recipe.scaling import MIN_STEPS, Plan, batch_tokens_of, budget_tokens, plan_pretraining, tuning_batch
 from puna.recipe.schema import Sft, Train
 
 if TYPE_CHECKING:
     from puna.model.adapters import Adapter
+    from puna.tokens.loader import Batches
     from puna.train.loop import TrainResult
+
+
+FOLDER, RECORD, STEP0 = "milestones", "run.json", "step0"  # as `puna.train`, which loads torch, calls them
 
 
 def _train_section(context: Context, stage: str) -> Train:
@@ -48,7 +55,7 @@ def calibrate_stage(name: str, capped: bool, starts: tuple[str, ...]) -> Stage:
     """
 
     def settings(context: Context) -> Any:
-        train = _train_section(context, name).model_dump(exclude={"checkpoint_seconds"})
+        train = _train_section(context, name).model_dump(exclude={"checkpoint_seconds", "milestones"})
         caps = [source.max_epochs for source in context.recipe.corpus.named]
         base = {"lr_share": _lr_share(context)} if context.recipe.base else {}
         return {
@@ -139,12 +146,16 @@ def pretrain_stage(name: str, starts: tuple[str, ...]) -> Stage:
     calibration = "calibrate-reference" if name == "reference" else "calibrate"
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        return _train(context, pretraining_plan(context, calibration), context.done["pack"], folder, work,
-                      start_of(context) if starts else None, chat=False, adapter=context.recipe.train.adapter)  # fmt: skip
+        return _train(context, pretraining_plan(context, calibration), "pack", folder, work,
+                      start_of(context) if starts else None, chat=False, adapter=context.recipe.train.adapter,
+                      milestones=milestones(context))  # fmt: skip
 
     def settings(context: Context) -> Any:
         return {"plan": _timeless(pretraining_plan(context, calibration)), "shape": actual_shape(context).model_dump(),
-                "seed": context.seed, **_adapter_settings(context.recipe.train.adapter)}  # fmt: skip
+                "seed": context.seed, "milestones": milestones(context), **_adapter_settings(context.recipe.train.adapter)}  # fmt: skip
+
+    def milestones(context: Context) -> int:
+        return context.recipe.train.milestones if name == "pretrain" else 0  # the reference is not released
 
     title = "continued pretraining" if starts else "pretraining"
     return Stage(name, title, ("model", "tokens", "train"), ("pack", "tokenizer", *starts), settings, run)
@@ -156,13 +167,14 @@ def tune_stage(number: int, tune: Sft) -> Stage:
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
         plan = tuning_plan(context, number, tune)
-        return _train(context, plan, context.done[f"chat-pack-{number}"], folder, work, context.done[before], chat=True,
-                      adapter=tune.adapter)  # fmt: skip
+        return _train(context, plan, f"chat-pack-{number}", folder, work, context.done[before], chat=True,
+                      adapter=tune.adapter, milestones=context.recipe.train.milestones)  # fmt: skip
 
     def settings(context: Context) -> Any:
         return {
             "plan": _timeless(tuning_plan(context, number, tune)),
             "seed": context.seed,
+            "milestones": context.recipe.train.milestones,
             **_adapter_settings(tune.adapter),
         }
 
@@ -196,8 +208,10 @@ def _adapter_settings(adapter: Section | None) -> dict[str, Any]:
 
 
 def _train(
-    context: Context, plan: Plan, rows: Path, folder: Path, work: Path, start: Path | None, *, chat: bool, adapter: Section | None
+    context: Context, plan: Plan, rows: str, folder: Path, work: Path, start: Path | None, *, chat: bool, adapter: Section | None,
+    milestones: int,
 ) -> dict[str, Any]:  # fmt: skip
+    """`rows`: the stage that packed them. What the ledger must hold is written as it comes, and kept with the artefact."""
     from puna.model.adapter_files import save_adapter
     from puna.model.device import pick_device
     from puna.model.formats import write_huggingface
@@ -212,9 +226,17 @@ def _train(
     begins = {"bos_token_id": tokenizer.bos_id} if context.recipe.base else {}
     config = actual_config(context, eos_token_id=ends[0], pad_token_id=tokenizer.pad_id, **begins)
     work.mkdir(parents=True, exist_ok=True)
-    batches = Batches(rows, plan.rows, context.seed)
+    batches = Batches(context.done[rows], plan.rows, context.seed)
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def record(kind: str, values: dict[str, Any]) -> None:
+        told.append((kind, {"artefact": work.name, **values}))
+        context.ledger.append_once(*told[-1])
+
+    record("order", _order(context, batches, rows, plan))
     result = train(plan, config, batches, work, seed=context.seed, init=start, device=pick_device(plan.precision),
-                   adapter=adapter_of(adapter, "adapter"), progress=context.progress)  # fmt: skip
+                   adapter=adapter_of(adapter, "adapter"), progress=context.progress, milestones=milestones,
+                   record=lambda kind, values: record(kind, {**values, **_start_of_step0(kind, start)}))  # fmt: skip
     write_huggingface(replace(result.weights, config=config), folder)
     if result.adapter is not None:
         save_adapter(result.model, result.adapter, folder / ADAPTER, base_name=_base_name(context, start))
@@ -224,8 +246,36 @@ def _train(
     })  # fmt: skip
     (folder / LOG).mkdir()
     shutil.copyfile(result.metrics, folder / LOG / "metrics.jsonl")
-    return {"steps": result.steps, "tokens": plan.tokens, "skipped": result.skipped, "final_loss": result.final_loss,
+    shutil.copyfile(work / RECORD, folder / LOG / RECORD)  # what was decided once: a replay must compute as the run did
+    if milestones:
+        shutil.copytree(work / FOLDER, folder / LOG / FOLDER, copy_function=_link)
+    return {LEDGER: told, "steps": result.steps, "tokens": plan.tokens, "skipped": result.skipped, "final_loss": result.final_loss,
             "plan": plan.model_dump(), **_adapter_facts(result)}  # fmt: skip
+
+
+def _order(context: Context, batches: "Batches", rows: str, plan: Plan) -> dict[str, Any]:
+    """What fixes the order in which the rows are read; the first epoch's is committed to under the seed's salt."""
+    from puna.tokens.order import ORDER, order_of_epoch
+
+    first = order_of_epoch(context.seed, 0, batches.total_rows)
+    return {
+        "algorithm": ORDER, "rows": batches.total_rows, "batch_rows": plan.rows, "context": plan.context, "steps": plan.steps,
+        "pack": read_manifest(context.done[rows])["content"],
+        "first_epoch": order_commitment(salt_of(context.store.run), first.astype("<i8").tobytes()),
+    }  # fmt: skip
+
+
+def _start_of_step0(kind: str, start: Path | None) -> dict[str, Any]:
+    """Of step 0: the artefact whose weights they are, or that they come from the seed."""
+    return {"from": start.name if start else "seed"} if kind == STEP0 else {}
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the file, so that it costs no disk; a copy where the system has no second names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _adapter_facts(result: "TrainResult") -> dict[str, Any]:

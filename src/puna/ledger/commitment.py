@@ -26,16 +26,28 @@ def seed_commitment(seed: int, salt: str) -> str:
     """
     if seed < 0:
         raise PunaError(f"the seed {seed} is negative", where="seed")
-    try:
-        raw = bytes.fromhex(salt)
-    except ValueError:
-        raw = b""
-    if len(raw) != SALT_BYTES or len(salt) != 2 * SALT_BYTES:
-        raise PunaError(f"the salt is not {2 * SALT_BYTES} hex digits", where="salt")
-    return hashlib.sha256(raw + str(seed).encode("ascii")).hexdigest()
+    return hashlib.sha256(_raw(salt) + str(seed).encode("ascii")).hexdigest()
+
+
+def order_commitment(salt: str, order: bytes) -> str:
+    """SHA-256 (hex) of the salt's 32 bytes, then the order in which rows are read: their numbers as little-endian 64-bit.
+
+    The salt is the seed's, so that nobody can try seeds against it before they are revealed.
+    """
+    return hashlib.sha256(_raw(salt) + order).hexdigest()
 
 
 def check_seed(commitment: str, seed: int, salt: str) -> None:
     """Raise `PunaError` unless `commitment` was made from this seed and salt."""
     if not hmac.compare_digest(seed_commitment(seed, salt), commitment.lower()):
         raise PunaError(f"the revealed seed {seed} is not the one that was committed to", where="seed commitment")
+
+
+def _raw(salt: str) -> bytes:
+    try:
+        raw = bytes.fromhex(salt)
+    except ValueError:
+        raw = b""
+    if len(raw) != SALT_BYTES or len(salt) != 2 * SALT_BYTES:
+        raise PunaError(f"the salt is not {2 * SALT_BYTES} hex digits", where="salt")
+    return raw

@@ -41,20 +41,21 @@ from puna.progress import QUIET, Progress
 from puna.tokens import Tokenizer
 
 RECOGNISED_BELOW, NOTHING_ABOVE = 1e-4, 0.05
-MOST_ROWS = 8192
+MOST_ROWS = 4096
 LEAST_ROWS = 100
 PERMUTATIONS = 1999
 _SEED = 20251022  # of the permutations that check p; the order's own seed is the maker's
-_ASKED_TOKENS = 1 << 20  # of rows in one call, so that progress shows
+_ASKED_TOKENS = 1 << 16  # of rows in one call, so that progress shows
 _PRIOR = 5.0  # how many pairs the unigram counts for, in the bigram model
 NULL = "given the rows, the suspect is independent of the order in which the maker trained on them"
 
 
 class Likelihoods(Protocol):
-    """Who can be asked how likely texts are. `name`: as the result calls it."""
+    """Who can be asked how likely texts are."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As the result calls it."""
 
     def loglikelihoods(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """Of each row of the maker's token ids: the log-likelihood in nats of what follows its first token."""
@@ -79,7 +80,9 @@ class ClaimResult(Part):
     rows_in_all: int
     epochs: float
     controls: tuple[str, ...]
-    profile: tuple[float, ...]  # tenths of the rows by trace, the least first: mean log-likelihood beyond the controls', in nats a row
+    profile: tuple[
+        float, ...
+    ]  # tenths of the rows by trace, the least first: mean log-likelihood beyond the controls', in nats a row
     own: tuple[float, float] | None = None  # the maker's own model on the same rows: statistic, log10 p
     ledger_head: str
     seed_committed: str
@@ -153,9 +156,15 @@ def _choose(order: CommittedOrder, most: int) -> Int64[ndarray, " n"]:
     """
     whole = np.flatnonzero(~order.padded())
     if len(whole) < LEAST_ROWS:
-        raise PunaError(f"the training has {len(whole)} whole rows; the test needs {LEAST_ROWS}", where=str(order.ledger))
+        raise PunaError(
+            f"the training has {len(whole)} whole rows; the test needs {LEAST_ROWS}", where=str(order.ledger)
+        )
     ranked = whole[np.lexsort((order.place[whole], order.trace[whole]))]
-    chosen = ranked if len(ranked) <= most else np.concatenate([ranked[: most // 2], ranked[len(ranked) - (most - most // 2) :]])
+    chosen = (
+        ranked
+        if len(ranked) <= most
+        else np.concatenate([ranked[: most // 2], ranked[len(ranked) - (most - most // 2) :]])
+    )
     if order.trace[chosen].min() == order.trace[chosen].max():
         raise PunaError("all rows were trained on alike, so their order tells nothing", where=str(order.ledger))
     return np.sort(chosen)
@@ -175,7 +184,9 @@ def _asked(one: Likelihoods, tokens: Int64[ndarray, "n t"], progress: Progress) 
     progress.finish()
     values = np.array(answers, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise PunaError(f"its likelihood of row {int(np.flatnonzero(~np.isfinite(values))[0])} is not a number", where=one.name)
+        raise PunaError(
+            f"its likelihood of row {int(np.flatnonzero(~np.isfinite(values))[0])} is not a number", where=one.name
+        )
     return values
 
 
@@ -216,13 +227,16 @@ def _sentence(suspect: str, run: str, p_value: float, log10_p: float, own: tuple
     if p_value <= NOTHING_ABOVE:
         return f"{suspect} leans to the rows that {run} was trained on last, but chance alone does so too (p = {p}): cannot tell."
     best = "" if own is None else f" {run}'s own model shows it at p = {_p(10 ** own[1], own[1])}."
-    return (f"{suspect}'s likelihoods do not follow the order in which {run} was trained (p = {p}), as those of a stranger would not; "
-            f"long training afterwards can wear a trace away.{best}")  # fmt: skip
+    return (f"{suspect}'s likelihoods do not follow the order in which {run} was trained (p = {p}). A stranger's do not either; but long "
+            f"training afterwards can wear a trace away.{best}")  # fmt: skip
 
 
 def _evidence(order: CommittedOrder, rows: int, controls: Sequence[Likelihoods]) -> tuple[str, ...]:
+    bound = (
+        "the seed and the first epoch's order were" if order.order_committed else "the seed, which fixes the order, was"
+    )
     return (
-        f"{rows:,} of {order.rows:,} rows, {order.epochs:.2f} epochs; the order follows from a seed committed to at {order.committed}",
+        f"{rows:,} of {order.rows:,} rows, {order.epochs:.2f} epochs; {bound} committed to at {order.committed}, before the training",
         f"the ledger ends in {order.head[:16]}: the chain proves that the commitment came before the training, not when either was",
         "the seed must have been drawn blindly: whoever tries seeds after the suspect is known can make any p",
         "regressed out: unigrams and bigrams of the rows" + "".join(f", {one.name}" for one in controls),
@@ -240,6 +254,7 @@ class LocalSuspect:
 
     @cached_property
     def engine(self) -> Engine:
+        """The model in memory, loaded when it is first asked."""
         return Engine.load(self.path)
 
     @cached_property
@@ -248,21 +263,26 @@ class LocalSuspect:
         ours = self.engine.tokenizer
         if self.reader is None:
             if ours.vocab_size != self.vocab_size:
-                raise PunaError("has another vocabulary, and the tokenizer of the rows is not in the run any more", where=self.name)
+                raise PunaError(
+                    "has another vocabulary, and the tokenizer of the rows is not in the run any more", where=self.name
+                )
             return False
         plain = set(range(self.reader.vocab_size)) - self.reader.special_ids
         return not all(i < ours.vocab_size and ours.token_bytes(i) == self.reader.token_bytes(i) for i in plain)
 
     def loglikelihoods(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """See `Likelihoods`. A row longer than the model's context is cut to it, every row in the same way."""
-        if self.by_text:
-            texts = [self.reader.decode(row) if self.reader else "" for row in rows]
-            rows = [ids if len(ids := self._begun(text)) > 1 else [0, 0] for text in texts]
+        if self.by_text and self.reader is not None:
+            texts = [self.reader.decode(row) for row in rows]
+            rows = [self.engine.begin(text) or [0] for text in texts]  # an empty text has nothing to score
         most = self.engine.context + 1
         return self.engine.logprobs([(row[:1], row[1:most]) for row in rows])
 
-    def _begun(self, text: str) -> list[int]:
-        return self.engine.begin(text)
+
+def local_suspect(path: Path, name: str, order: CommittedOrder) -> LocalSuspect:
+    """The model at `path`, to be asked for the rows of `order`. It is opened when it is asked."""
+    reader = None if order.tokenizer is None else Tokenizer.load(order.tokenizer)
+    return LocalSuspect(path, name, reader, order.batches.vocab_size)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 Comes in: a run's folder, its release or its ledger. Goes out: `CommittedOrder`: the packed rows, and how much of a trace each may have
 left. Must never happen: an order that the ledger does not bind, or rows whose bytes are not those that it names.
 
-What binds the order: the seed's commitment stands in the chain before the training; opened, it gives the seed; the training's entry
-names a digest of (plan, seed, inputs) and the content of the packed rows; each epoch is the permutation that (seed, epoch) draws
-(`puna.tokens.loader`). A chain proves its own order, not its date: publish its head, or the release, before a suspect appears.
+What binds the order: the commitments to the seed and to the first epoch's order stand in the chain before the training; opened, they
+give seed and order; the training's entry names a digest of (plan, seed, inputs) and the content of the packed rows; each epoch is the
+permutation that (seed, epoch) draws (`puna.tokens.loader`). A chain proves its own order, not its date: publish its head, or the
+release, before a suspect appears.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from puna.errors import PunaError
 from puna.files import digest_of, file_sha256
-from puna.ledger import Entry, Ledger, check_seed
+from puna.ledger import Entry, Ledger, check_seed, order_commitment
 from puna.progress import QUIET, Progress
 from puna.reading import find_inside, read_object
 from puna.recipe.scaling import Plan
@@ -42,6 +43,7 @@ class CommittedOrder:
     ledger: Path
     head: str  # hash of the ledger's last entry
     committed: str  # when the seed's commitment was written, by the maker's own clock
+    order_committed: bool  # whether the first epoch's order itself stands in the chain before the training (older ledgers: only the seed)
     batches: Batches
     trace: Float64[ndarray, " rows"]
     place: Int64[ndarray, " rows"]
@@ -50,6 +52,7 @@ class CommittedOrder:
 
     @property
     def rows(self) -> int:
+        """How many there are in all."""
         return len(self.trace)
 
     def tokens_of(self, numbers: Int64[ndarray, " n"]) -> Int64[ndarray, "n t"]:
@@ -64,7 +67,9 @@ class CommittedOrder:
 
     def padded(self) -> Bool[ndarray, " rows"]:
         """Which rows end in padding."""
-        starts = np.memmap(self.batches.folder / "starts.bin", dtype=np.uint8, mode="r", shape=(self.rows, self.batches.context + 1))
+        starts = np.memmap(
+            self.batches.folder / "starts.bin", dtype=np.uint8, mode="r", shape=(self.rows, self.batches.context + 1)
+        )
         return np.asarray(starts[:, -1] == PADDING)
 
 
@@ -80,7 +85,7 @@ def read_order(mine: Path, progress: Progress = QUIET) -> CommittedOrder:
     run = _run_of(ledger, str(training["body"]["stage"]))
     manifest = _manifest_of(run, training)
     settings = manifest["settings"]
-    committed = _check_commitment(entries, training, settings.get("seed"), run, ledger)
+    committed, salt = _check_commitment(entries, training, settings["seed"], run, ledger)
     folder = _artefact(run, "pack", _input(training, "pack", ledger))
     progress.start("checking the rows of the training", unit="files")
     _check_files(folder)
@@ -90,12 +95,13 @@ def read_order(mine: Path, progress: Progress = QUIET) -> CommittedOrder:
     except (ValidationError, KeyError, TypeError) as error:
         raise PunaError("the plan of its training cannot be read", where=str(run)) from error
     batches = Batches(folder, plan.rows, int(settings["seed"]))
+    ordered = _check_order(entries, training, salt, plan, batches, ledger)
     trace, place = traces(plan, batches)
     content = training["body"]["inputs"].get("tokenizer")
     tokenizer = _find_artefact(run, "tokenizer", content) if content else None
     return CommittedOrder(
-        name=run.name, ledger=ledger, head=str(entries[-1]["hash"]), committed=str(committed["time"]), batches=batches, trace=trace,
-        place=place, epochs=plan.steps * plan.rows / batches.total_rows, tokenizer=tokenizer,
+        name=run.name, ledger=ledger, head=str(entries[-1]["hash"]), committed=str(committed["time"]),
+        order_committed=ordered, batches=batches, trace=trace, place=place, epochs=plan.steps * plan.rows / batches.total_rows, tokenizer=tokenizer,
     )  # fmt: skip
 
 
@@ -137,11 +143,19 @@ def _run_of(ledger: Path, stage: str) -> Path:
 
 
 def _last_training(entries: list[Entry], ledger: Path) -> Entry:
-    found = [e for e in entries if e["kind"] == "stage" and isinstance(e["body"], dict) and e["body"].get("stage") == TRAINING]
+    found = [
+        e
+        for e in entries
+        if e["kind"] == "stage" and isinstance(e["body"], dict) and e["body"].get("stage") == TRAINING
+    ]
     if not found:
-        raise PunaError("records no finished pretraining", where=str(ledger), mend="let the build come to its end: puna make")
+        raise PunaError(
+            "records no finished pretraining", where=str(ledger), mend="let the build come to its end: puna make"
+        )
     body = found[-1]["body"]
-    if not isinstance(body.get("inputs"), dict) or not all(isinstance(body.get(key), str) for key in ("digest", "content", "code")):
+    if not isinstance(body.get("inputs"), dict) or not all(
+        isinstance(body.get(key), str) for key in ("digest", "content", "code")
+    ):
         raise PunaError("the entry of its training lacks its digests", where=str(ledger))
     return found[-1]
 
@@ -152,21 +166,28 @@ def _manifest_of(run: Path, training: Entry) -> dict[str, Any]:
     folder = _artefact(run, TRAINING, body["content"])
     manifest = read_object(folder, MANIFEST)
     settings, inputs = manifest.get("settings"), manifest.get("inputs")
-    if digest_of({"stage": TRAINING, "settings": settings, "inputs": inputs, "code": manifest.get("code")}) != body["digest"]:
+    if (
+        digest_of({"stage": TRAINING, "settings": settings, "inputs": inputs, "code": manifest.get("code")})
+        != body["digest"]
+    ):
         raise PunaError("its settings are not those that the ledger is bound to", where=str(folder / MANIFEST))
     if not isinstance(settings, dict) or inputs != body["inputs"] or type(settings.get("seed")) is not int:
-        raise PunaError("its settings hold no seed, or its inputs are others than the ledger's", where=str(folder / MANIFEST))
+        raise PunaError(
+            "its settings hold no seed, or its inputs are others than the ledger's", where=str(folder / MANIFEST)
+        )
     return manifest
 
 
-def _check_commitment(entries: list[Entry], training: Entry, seed: Any, run: Path, ledger: Path) -> Entry:
-    """The entry that commits to `seed`, written before the training. Raises `PunaError` where none opens."""
+def _check_commitment(entries: list[Entry], training: Entry, seed: int, run: Path, ledger: Path) -> tuple[Entry, str]:
+    """(the entry that commits to `seed`, written before the training; its salt). Raises `PunaError` where none opens."""
     revealed = [e["body"] for e in entries if e["kind"] == "seed-revealed"]
     if not revealed:  # before the release the maker alone can open it
         revealed = [read_object(run, "seed.json")]
     salts = [body["salt"] for body in revealed if body.get("seed") == seed and isinstance(body.get("salt"), str)]
     if not salts:
-        raise PunaError("the seed of its training was not revealed", where=str(ledger), mend="finish the build: puna make")
+        raise PunaError(
+            "the seed of its training was not revealed", where=str(ledger), mend="finish the build: puna make"
+        )
     problem: PunaError | None = None
     for entry in entries[: training["n"]]:
         if entry["kind"] == "seed":
@@ -176,8 +197,26 @@ def _check_commitment(entries: list[Entry], training: Entry, seed: Any, run: Pat
                 except PunaError as error:
                     problem = error
                 else:
-                    return entry
+                    return entry, salt
     raise problem or PunaError("no commitment to a seed stands before the training", where=str(ledger))
+
+
+def _check_order(entries: list[Entry], training: Entry, salt: str, plan: Plan, batches: Batches, ledger: Path) -> bool:
+    """Hold the order that was committed to before the training against the one that seed and plan give; False where there is none."""
+    artefact = f"{TRAINING}-{training['body']['digest'][:12]}"
+    found = [
+        e["body"] for e in entries[: training["n"]] if e["kind"] == "order" and e["body"].get("artefact") == artefact
+    ]
+    for body in found:
+        numbers = batches.row_numbers(0, batches.total_rows).astype("<i8").tobytes()
+        facts = {"rows": batches.total_rows, "batch_rows": plan.rows, "steps": plan.steps, "pack": training["body"]["inputs"]["pack"],
+                 "first_epoch": order_commitment(salt, numbers)}  # fmt: skip
+        wrong = [key for key, value in facts.items() if body.get(key) != value]
+        if wrong:
+            raise PunaError(
+                f"the order committed to before the training is another one ({', '.join(wrong)})", where=str(ledger)
+            )
+    return bool(found)
 
 
 def _input(training: Entry, name: str, ledger: Path) -> str:
@@ -208,7 +247,9 @@ def _find_artefact(run: Path, stage: str, content: str) -> Path | None:
 def content_of(manifest: Mapping[str, Any]) -> str | None:
     """The digest of an artefact's files as its manifest lists them, its log left out; None where it lists none."""
     files = manifest.get("files")
-    if not isinstance(files, dict) or not all(isinstance(f, dict) and isinstance(f.get("sha256"), str) for f in files.values()):
+    if not isinstance(files, dict) or not all(
+        isinstance(f, dict) and isinstance(f.get("sha256"), str) for f in files.values()
+    ):
         return None
     return digest_of({name: file["sha256"] for name, file in files.items() if not name.startswith("log/")})
 

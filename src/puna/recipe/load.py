@@ -121,6 +121,9 @@ def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
     for table in tune if isinstance(tune, list) else []:
         if isinstance(table, dict) and "data" in table:
             table["data"] = _absolute(table["data"], folder, DOCSTRINGS)
+    release = values.get("release")
+    if isinstance(release, dict) and "sign" in release:
+        release["sign"] = _absolute(release["sign"], folder)
     base = values.get("base")
     for key in ("from", "tokenizer", "merge_base", "old"):
         if isinstance(base, dict) and key in base:

@@ -89,6 +89,7 @@ class Train(Section):
     compile: Literal["auto", "on", "off"] = "auto"
     threads: int | None = Field(None, ge=1, le=4096, description="of a CPU, for training; unset: all that there are")
     checkpoint_seconds: float = Field(20.0, gt=0)
+    milestones: int = Field(8, ge=0, le=1000, description="segments that can be trained again to compare; 0: none")
     adapter: Adapter | None = Field(None, description="low-rank training of a [base]; unset: all weights learn")
 
     @model_validator(mode="after")
@@ -128,6 +129,7 @@ class Release(Section):
 
     licence: str = Field("unstated", description="licence of the weights, for the model card: an SPDX identifier")
     gate: bool = Field(True, description="load the release with transformers and compare before it is released")
+    sign: str | None = Field(None, description="private key (PEM) that the release is signed with; unset: not signed")
 
 
 class Recipe(Section):

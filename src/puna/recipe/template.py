@@ -58,6 +58,7 @@ minutes = {minutes}
 
 [release]
 # gate = true              # transformers must load the release and give the same numbers
+# sign = "key.pem"         # sign it: docs/verify.md
 """
 
 _MODEL = """\

@@ -17,6 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from puna.errors import PunaError
+from puna.tokens.order import order_of_epoch
 from puna.tokens.pack import BEGIN, FORMAT, PADDING
 
 NO_TARGET = -100
@@ -36,16 +37,6 @@ class Batch:
     targets: Int64[Tensor, "b t"]
     segments: Int32[Tensor, "b t"]
     identity: str
-
-
-ORDER = "stable argsort of PCG64(SeedSequence((seed, epoch))).random_raw(rows)"  # how `order_of_epoch` is called in a ledger
-
-
-def order_of_epoch(seed: int, epoch: int, rows: int) -> Int64[ndarray, " rows"]:
-    """The order in which epoch `epoch` (from 0) reads `rows` rows."""
-    # Sorting raw 64-bit draws: numpy promises the raw stream for ever, `Generator.permutation` it does not (NEP 19).
-    draws = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(rows)
-    return np.argsort(draws, kind="stable").astype(np.int64)
 
 
 class Batches:

@@ -90,7 +90,7 @@ def train(
     device = _as_chosen(device, choice)
     with settled(device, choice):
         model = _model(config, seed, init, adapter, base, device)
-        step0 = {"weights": weights_digest(model), **({"base": digest} if digest else {})}
+        step0 = _step0(model, digest)
         if record:
             record(STEP0, step0)
         stepper = Stepper(model.train(), plan, choice, device, seed)
@@ -128,9 +128,15 @@ def replay(
         return steps.tensors()
 
 
-def first_weights_digest(config: ModelConfig, seed: int) -> str:
-    """What `train` tells the ledger of weights that come from `seed`: the same on every machine."""
-    return weights_digest(_first_weights(config, seed, None))
+def step0_digests(config: ModelConfig, seed: int, init: Path | None = None, adapter: Adapter | None = None) -> dict[str, str]:
+    """What `train` tells the ledger of step 0, made again: of weights that come from `seed`, the same on every machine."""
+    base = _base(config, init) if adapter else None
+    place = Device("any", torch.device("cpu"), torch.get_num_threads(), torch.float32, "no product is computed")
+    return _step0(_model(config, seed, init, adapter, base, place), base and digest_of_tensors(base.items()))
+
+
+def _step0(model: Decoder, base: str | None) -> dict[str, str]:
+    return {"weights": weights_digest(model), **({"base": base} if base else {})}
 
 
 def weights_digest(model: Decoder) -> str:
