@@ -74,13 +74,14 @@ def prepare(folder: Path, rows: int) -> Texts:
 
 
 def plan_of(texts: Texts, tokens: int, share: float = 1.0) -> tuple[Any, Any]:
-    """(plan, shape): the recipe's own rates and schedule, in small batches."""
+    """(plan, shape): the recipe's schedule and the rates of its least batch (2,048 tokens), in batches of 512."""
     from puna.recipe.scaling import Shape, plan_pretraining
     from puna.recipe.schema import Train
 
     shape = Shape(dim=DIM, layers=BLOCKS, heads=4, kv_heads=4, head_dim=DIM // 4, ffn=160, context=CONTEXT,
                   vocab=texts.tokenizer.vocab_size, tied=True, qk_norm=False, rope_theta=10_000.0)  # fmt: skip
-    plan = plan_pretraining(Train(tokens=tokens, compile="off", precision="fp32", threads=1), shape, tokens, share)
+    planned = max(tokens, 10 * 2048)  # a shorter run is refused; only its number of steps is its own
+    plan = plan_pretraining(Train(tokens=planned, compile="off", precision="fp32", threads=1), shape, planned, share)
     batch = BATCH_ROWS * CONTEXT
     return plan.model_copy(update={"batch_tokens": batch, "steps": tokens // batch, "checkpoint_seconds": 1e9}), shape
 
@@ -104,14 +105,14 @@ def trained(texts: Texts, rows: Path, tokens: int, seed: int, out: Path, init: P
     return out
 
 
-def committed_run(texts: Texts, run: Path, tokens: int) -> Path:
-    """A run as `puna make` leaves it, as far as its order goes; returns the trained model's folder."""
+def committed_run(texts: Texts, run: Path, tokens: int, seed: int | None = None) -> Path:
+    """A run as `puna make` leaves it, as far as its order goes; returns the trained model's folder. `seed`: fresh where None."""
     from puna.build.store import Store, read_manifest
     from puna.files import digest_of
     from puna.ledger import Ledger, new_salt, seed_commitment
 
     run.mkdir(parents=True)
-    seed, salt = secrets.randbits(48), new_salt()
+    seed, salt = secrets.randbits(48) if seed is None else seed, new_salt()
     store, ledger = Store(run), Ledger(run / "ledger.jsonl")
     ledger.append("seed", {"commitment": seed_commitment(seed, salt)})
 
@@ -205,7 +206,8 @@ def print_table(table: dict[str, Any]) -> None:
     nulls = table["foreign_orders"]
     if nulls:
         shares = ", ".join(f"{np.mean(np.array(nulls) < a):.4f} below {a}" for a in (0.5, 0.1, 0.05, 0.01))
-        print(f"{len(nulls)} pairs of a model and another trial's order: {shares}; least {min(nulls):.1e}")
+        print(f"{len(nulls)} pairs of a model and another trial's order (not independent of each other: the rows are the same):\n{shares}; "
+              f"least {min(nulls):.1e}")  # fmt: skip
     gap = max(abs(row[name]["p"] - row[name]["p_permuted"]) for row in trials for name in ("own", "thief", "stranger"))
     print(f"Student's t against drawn permutations: largest difference of p {gap:.3f}")
 

@@ -223,7 +223,6 @@ def _milestones(record: Record, run: Path, progress: Progress) -> str:
 
 
 def _step0(record: Record, run: Path | None) -> str:
-    from puna.model.adapters import Adapter
     from puna.model.formats import load_config
     from puna.train.loop import step0_digests
 

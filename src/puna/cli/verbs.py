@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("judge", judge), ("board", board),
         ("convert", convert), ("bench", bench), ("test", test),
+        ("verify", verify),
     ]  # fmt: skip
     for name, verb in verbs:
         settings: dict[str, Any] = {}
@@ -68,6 +69,13 @@ _EXAMPLES = {
         "convert python python.gguf --to q8_0",
         "convert llama/ small --to int4 --calibrate notes.txt",
         "convert llama/ llama.bin --tokenizer llama/tokenizer.model",
+    ],
+    "verify": [
+        "verify python",
+        "verify python --step0 --replay 2",
+        "verify release/ --key maker.pem.pub",
+        "verify --new-key maker.pem",
+        "verify python --sign maker.pem",
     ],
     "bench": ["bench train_speed", "bench recipe_gain --minutes 2 --seeds 3", "bench recipe_gain --help"],
     "test": ["test", "test tests/model -q", "test -m slow"],
@@ -224,6 +232,26 @@ def convert(
 
     run_convert(source, target, to=to, shard_size=shard_size, calibrate=calibrate, tokenizer=tokenizer, adapter=adapter, text=text,
                 runs=runs, json=json)  # fmt: skip
+
+
+def verify(
+    release: str | None = typer.Argument(None, metavar="RELEASE", help="A release's folder, or the name of a run."),
+    run: Path | None = typer.Option(None, metavar="FOLDER", help="The run that made it, where it does not lie there."),
+    key: Path | None = typer.Option(None, metavar="FILE", help="The maker's public key (PEM): check the signature."),
+    head: str | None = typer.Option(None, metavar="HASH", help="The fingerprint as it was published."),
+    step0: bool = typer.Option(False, "--step0", help="Make the first weights again from the seed, and compare."),
+    replay: int = typer.Option(0, min=0, metavar="N", help="Train N segments again from their checkpoints."),
+    seed: int | None = typer.Option(None, metavar="N", help="Which segments are drawn; unset: fresh."),
+    sign: Path | None = typer.Option(None, metavar="KEY", help="Instead: sign the release with this private key."),
+    new_key: Path | None = typer.Option(None, metavar="FILE", help="Write a new private key, and FILE.pub."),
+    runs: Path = _RUNS,
+    json: bool = _JSON,
+) -> None:
+    """Check a release against its record: files, ledger, seed, signature."""
+    from puna.cli.verify import run_verify
+
+    run_verify(release, run=run, key=key, head=head, step0=step0, replay=replay, seed=seed, sign=sign, new_key=new_key,
+               runs=runs, json=json)  # fmt: skip
 
 
 def bench(context: typer.Context, what: str = typer.Argument(metavar="NAME", help="A file of bench/, without its ending.")) -> None:  # fmt: skip

@@ -10,7 +10,8 @@ What is kept, and what it sees:
 * digests of the multiset of values of those matrices, rounded to bf16: they see exact copies whatever was renamed, reordered,
   transposed, or stored in fp32 as well as bf16.
 * the cosines between the embeddings of 64 tokens, which no permutation or rotation of the stream changes: a likeness without a p-value,
-  as strangers that learnt from like text agree in part. It sees what was turned, and what was cut in width.
+  as strangers that learnt from like text agree too (0.88 to 0.91 for three small models of one text, 0.3 of two languages' text). It
+  only sorts: what was turned, or cut in width, comes to the top with it.
 The tokens are those with the smallest SHA-256 of their bytes, so that two vocabularies pick the same ones as far as they share them.
 
 Not seen by a p-value: hidden units *and* stream reordered, both widths changed, more than 12 blocks of which none drawn has its

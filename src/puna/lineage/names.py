@@ -11,12 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from math import prod
+
+import torch
 
 from puna.lineage.verdict import Names, Renamed
+from puna.lineage.weights.files import Stored
 from puna.lineage.weights.reading import Checkpoint, role_of
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
 _MOST_SHOWN = 12
+_MOST_NUMBERS = 100_000_000  # of a tensor whose values may tell which one it is
 
 
 @dataclass
@@ -25,6 +30,7 @@ class _Pattern:
 
     text: str
     place: int  # among the patterns, in the file's order
+    first: str  # one tensor of it, by its stored name
     shapes: set[tuple[int, ...]] = field(default_factory=set)
     tensors: int = 0
     kind: str | None = None  # the role that the names state
@@ -37,7 +43,7 @@ def compare_names(model: Checkpoint, reference: Checkpoint) -> Names:
     equal = [text for text in ours if text in theirs]
     left = {text: pattern for text, pattern in ours.items() if text not in theirs}
     right = {text: pattern for text, pattern in theirs.items() if text not in ours}
-    renames = _paired(left, right)
+    renames = _paired(left, right, model, reference)
     for one in renames:
         del left[one.model], right[one.reference]
     joined = sum(ours[text].tensors for text in equal) + sum(one.tensors for one in renames)
@@ -76,18 +82,20 @@ def _patterns(checkpoint: Checkpoint) -> dict[str, _Pattern]:
         text, _ = numbered(name)
         if text not in found:
             role = role_of(name)
-            found[text] = _Pattern(text, len(found), kind=role.kind + (".expert" if role.expert is not None else "") if role else None)
+            found[text] = _Pattern(text, len(found), name, kind=role.kind + (".expert" if role.expert is not None else "") if role else None)
         found[text].tensors += 1
         found[text].shapes.add(stored.shape)
     return found
 
 
-def _paired(left: Mapping[str, _Pattern], right: Mapping[str, _Pattern]) -> list[Renamed]:
+def _paired(left: Mapping[str, _Pattern], right: Mapping[str, _Pattern], model: Checkpoint, reference: Checkpoint) -> list[Renamed]:
     """One-to-one pairs, the surest first."""
     scored = []
     for ours in left.values():
         for theirs in right.values():
             score = _likeness(ours, theirs, len(left), len(right))
+            if score > 0 and not (ours.kind and theirs.kind):
+                score += _values_alike(model.stored[ours.first], reference.stored[theirs.first])
             if score > 0:
                 scored.append((score, ours, theirs))
     scored.sort(key=lambda entry: (-entry[0], entry[1].place, entry[2].place))
@@ -98,6 +106,20 @@ def _paired(left: Mapping[str, _Pattern], right: Mapping[str, _Pattern]) -> list
             used_right.add(theirs.text)
             pairs.append((ours.place, Renamed(model=ours.text, reference=theirs.text, tensors=ours.tensors)))
     return [pair for _, pair in sorted(pairs, key=lambda entry: entry[0])]
+
+
+def _values_alike(ours: Stored, theirs: Stored) -> float:
+    """Where words say nothing, numbers may: 0 for strangers, up to 3 for tensors alike in place, or with the same values in another order.
+
+    Only which of several tensors of one shape is which is asked here (gate or up, key or value): whether the weights are related is not.
+    """
+    if ours.shape != theirs.shape or prod(ours.shape) > _MOST_NUMBERS:
+        return 0.0
+    a, b = (one.read().flatten().to(torch.float32) for one in (ours, theirs))
+    near = float(torch.cosine_similarity(a - a.mean(), b - b.mean(), dim=0).abs())
+    a, b = a.sort().values, b.sort().values
+    same = bool((a - b).abs().max() <= 1e-2 * b.abs().max())
+    return 3.0 if same else 3.0 * near if near > 0.1 else 0.0
 
 
 def _likeness(ours: _Pattern, theirs: _Pattern, of_ours: int, of_theirs: int) -> float:

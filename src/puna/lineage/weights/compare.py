@@ -9,7 +9,7 @@ against `DERIVED_BELOW`. Attention and norms are second opinions: shown, never c
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -78,13 +78,14 @@ def _examine(model: Opened, reference: Opened, bad: dict[str, str], effort: Effo
                *reference.checkpoint.missing, *(f"REFERENCE's {name} {why}" for name, why in worse.items()))  # fmt: skip
     tokens = _tokens(model, reference)
     identities = find_identities(model.checkpoint, reference.checkpoint, progress)
+    ours = View(_turned(model.checkpoint, identities))
     tests: list[Test] = []
     blocks = None
     if _whole(model.checkpoint, bad) and _whole(reference.checkpoint, worse):
         stream = find_stream(ours, theirs, tokens)
         tests.append(stream.test)
         if stream.basis is not None:
-            ours = View(model.checkpoint, stream.basis)
+            ours = View(ours.checkpoint, stream.basis)
             blocks = map_blocks(ours, theirs, effort, progress)
             beside = _beside(ours, theirs, blocks)
             tests += [units_in_place(ours, theirs, progress), phi_u(ours, theirs, beside, effort, progress), blocks.test]
@@ -97,6 +98,13 @@ def _examine(model: Opened, reference: Opened, bad: dict[str, str], effort: Effo
     log10_p, decided_by = _deciding(tests)
     verdict, decided_by = _verdict(model.checkpoint, reference.checkpoint, identities, log10_p, decided_by, tests)
     return _Found(reference, ours, theirs, tokens, stream, identities, tests, blocks, log10_p, decided_by, verdict, missing)
+
+
+def _turned(model: Checkpoint, identities: dict[str, Identity]) -> Checkpoint:
+    """MODEL with its square matrices the right way round, where REFERENCE shows that they are stored transposed."""
+    turned = {name for name, identity in identities.items() if identity.kind == "transposed" and len(set(model.stored[name].shape)) == 1}
+    roles = {role: replace(source, turned=True) if source.name in turned else source for role, source in model.roles.items()}
+    return replace(model, roles=roles) if turned else model
 
 
 def _tokens(model: Opened, reference: Opened) -> Int[Tensor, "n 2"]:
@@ -173,9 +181,7 @@ def _all_equal(model: Checkpoint, reference: Checkpoint, identities: dict[str, I
 
 def _joint(model: Checkpoint, found: Sequence[_Found]) -> Mixture | None:
     """All references weighed together, where at least two of them may be parents in one stream."""
-    if len(found) < 2:
-        return None
-    alike = [one for one in found if one.stream.basis is not None and one.stream.basis.matrix is None]
+    alike = [one for one in found if one.verdict != "independent" and one.stream.basis is not None and one.stream.basis.matrix is None]
     return mixture(model, [(one.reference.name, one.reference.checkpoint) for one in alike]) if len(alike) >= 2 else None
 
 
@@ -225,7 +231,8 @@ def _measured(model: Opened, found: _Found, progress: Progress) -> list[Measured
     made = []
     progress.start("differences", len(model.checkpoint.roles), "tensors")
     for done, pair in enumerate(pairs(found.ours, found.theirs, origin), start=1):
-        facts = measure(pair.ours, pair.theirs, kind=derived)
+        as_stored = (pair.ours.T, pair.theirs.T) if pair.role.kind in ("down", "o") else (pair.ours, pair.theirs)
+        facts = measure(*as_stored, kind=derived)
         known = found.identities.get(pair.name)
         shown = TensorDifference(
             name=pair.name, reference=pair.reference, kind=pair.role.kind, layer=pair.role.layer, parameters=pair.parameters,

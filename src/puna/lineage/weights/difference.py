@@ -14,7 +14,7 @@ from torch import Tensor
 _MOST_ROWS = 2048  # of a large matrix: spectra and grids of so many rows tell the kind
 _SEED = 11
 _RANK_ENERGY, _RANK_SHARE = 0.999, 0.5  # of the difference's squares; a rank counts as low up to this share of the smaller side
-_GROUPS = (32, 64, 128)  # columns that share one scale in the usual formats; a whole row besides
+_GROUPS = (16, 32, 64, 128)  # columns that share one scale in the usual formats; a whole row besides
 
 
 @dataclass(frozen=True)

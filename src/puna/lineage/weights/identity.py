@@ -68,6 +68,9 @@ def find_identities(model: Checkpoint, reference: Checkpoint, progress: Progress
 
 
 def _prints(checkpoint: Checkpoint, title: str, progress: Progress) -> dict[str, _Print]:
+    if "prints" in checkpoint.kept:
+        known: dict[str, _Print] = checkpoint.kept["prints"]
+        return known
     made = {}
     progress.start(title, len(checkpoint.stored), "tensors")
     for done, (name, stored) in enumerate(checkpoint.stored.items(), start=1):
@@ -76,6 +79,7 @@ def _prints(checkpoint: Checkpoint, title: str, progress: Progress) -> dict[str,
             made[name] = one
         progress.update(done)
     progress.finish()
+    checkpoint.kept["prints"] = made
     return made
 
 

@@ -42,6 +42,7 @@ class Source:
 
     name: str
     rows: tuple[int, int] | None = None
+    turned: bool = False  # stored the other way round, which a square matrix's shape does not show
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Checkpoint:
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()  # stored tensors of no known role
     path: Path | None = None
-    _last: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what was found out once: fingerprints
 
     @classmethod
     def of(cls, weights: Weights) -> "Checkpoint":
@@ -103,6 +104,8 @@ class Checkpoint:
         if source.rows is not None:
             tensor = tensor[slice(*source.rows)]
         tensor = tensor.to(torch.float32)
+        if source.turned:
+            return tensor.T.contiguous()
         wanted = self._shape(kind)
         # Some files hold a matrix the other way round; where it is not square its shape tells.
         return tensor.T.contiguous() if wanted and tensor.shape != wanted and tensor.T.shape == wanted else tensor
@@ -269,4 +272,7 @@ def unsound(tensor: Tensor) -> str:
 
 def unsound_tensors(checkpoint: Checkpoint) -> dict[str, str]:
     """Stored name -> what is wrong, of every tensor that is no evidence."""
-    return {name: why for name, stored in checkpoint.stored.items() if (why := unsound(stored.read()))}
+    if "unsound" not in checkpoint.kept:
+        checkpoint.kept["unsound"] = {name: why for name, stored in checkpoint.stored.items() if (why := unsound(stored.read()))}
+    found: dict[str, str] = checkpoint.kept["unsound"]
+    return found

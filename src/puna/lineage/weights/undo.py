@@ -20,7 +20,7 @@ from puna.lineage.weights.view import View
 
 ATTENTION_IN, MLP_IN = ("q", "k", "v"), ("gate", "up")
 _CLEARLY = 0.7  # an undoing is kept where it leaves less than this share of the difference
-_SPREAD = 1e-3  # of row scales, below which they are one number
+_ALIKE = 0.5  # and where a scale is undone, what is left must be the lesser part: shrinking anything makes it differ less
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,10 @@ def _rescaled(ours: Tensor, theirs: Tensor, undone: tuple[str, ...]) -> tuple[Te
     scale = float(inner.sum() / own.sum()) if own.sum() > 0 else 1.0
     each = torch.where(own > 0, inner / own, torch.ones_like(own))
     by_row = ours * each[:, None].float()
-    if _difference(by_row, theirs) < 0.5 * _difference(ours * scale, theirs) and _difference(by_row, theirs) < _CLEARLY * before:
+    by_one, by_each = _difference(ours * scale, theirs), _difference(by_row, theirs)
+    if by_each < 0.5 * by_one and by_each < _CLEARLY * before and by_each < _ALIKE:
         return by_row, theirs, (*undone, "rows rescaled")
-    if abs(scale - 1) > 0.02 and _difference(ours * scale, theirs) < 0.5 * before:
+    if abs(scale - 1) > 0.02 and by_one < 0.5 * before and by_one < _ALIKE:
         return ours * scale, theirs, (*undone, f"times {1 / scale:.4g}")
     return ours, theirs, undone
 
