@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # helpers of several test files: tests_*.py
+
 from puna.files import file_sha256
 
 RECIPE = """\

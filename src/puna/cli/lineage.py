@@ -4,7 +4,7 @@ In: the verb's arguments. Out: six findings a reference, as text, JSON or a page
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,12 @@ def _refuse_misplaced(first: str, asked: Asked) -> None:
             raise PunaError("does not belong here", where=option, mend=f"it is of: {what}")
 
 
+def _speaker(name: str, asked: Asked) -> Any:
+    from puna.lineage.behaviour import LocalModel
+
+    return LocalModel(resolve_model(name, asked.runs), name)
+
+
 def _compare(models: Sequence[str], asked: Asked) -> None:
     from puna.lineage.compare import compare
     from puna.lineage.records import save
@@ -74,7 +80,9 @@ def _compare(models: Sequence[str], asked: Asked) -> None:
     if len(models) < 2:
         raise PunaError("a comparison needs two models", where="puna lineage", mend="name MODEL and one REFERENCE or more")
     with terminal_progress() as progress:
-        model, *references = [_opened(name, asked, progress) for name in models]
+        first = _opened(models[1], asked, progress)
+        references = [first, *(_opened(name, asked, progress) for name in models[2:])]
+        model = _opened(models[0], asked, progress, like=first.checkpoint)
         controls = [_speaker(name, asked) for name in asked.controls]
         found = compare(model, references, controls=controls, text=asked.text, sampled=asked.sampled, progress=progress)
     kept = [save(one, asked.store) for one in found]
@@ -92,23 +100,74 @@ def _compare(models: Sequence[str], asked: Asked) -> None:
         typer.echo(f"As a page: {asked.html}")
 
 
-def _opened(name: str, asked: Asked, progress: Progress) -> Any:
+def _opened(name: str, asked: Asked, progress: Progress, like: Any = None) -> Any:
+    """The model with its digest, the board's key for it."""
+    from puna.judge.asking.facts import model_digest, tokenizer_digest
     from puna.lineage.opened import open_for_comparison
 
     path = resolve_model(name, asked.runs)
-    return open_for_comparison(path, name)
+    opened = open_for_comparison(path, name, like)
+    if opened.checkpoint.missing:
+        return opened  # what is not all there has no digest
+    progress.note(f"  {name}: digests")
+    return replace(opened, digest=model_digest(path, tokenizer_digest(opened.tokenizer) if opened.tokenizer else None))
 
 
-def _speaker(name: str, asked: Asked) -> Any:
-    from puna.lineage.behaviour import LocalModel
+def _scan(models: Sequence[str], asked: Asked) -> None:
+    from puna.lineage.compare import compare
+    from puna.lineage.scan import scan
+    from puna.report.lineage_text import scan_text
 
-    return LocalModel(resolve_model(name, asked.runs), name)
+    if len(models) != 1 or asked.against is None:
+        raise PunaError("a scan needs one model and a folder of others", where="puna lineage scan", mend="scan MODEL --against DIR")
+    with terminal_progress() as progress:
+        model = _opened(models[0], asked, progress)
+        rows = scan(model, asked.against, lambda one, other: compare(one, [other], progress=progress)[0], progress=progress)
+    if asked.json:
+        print_json({"model": model.name, "against": str(asked.against), "rows": [row.model_dump(mode="json") for row in rows]})
+    else:
+        typer.echo(scan_text(model.name, rows))
 
 
-def _scan(models: Sequence[str], asked: Asked) -> None: ...
+def _claim(models: Sequence[str], asked: Asked) -> None:
+    from puna.lineage.claim import claim, local_suspect
+    from puna.lineage.order import read_order
+    from puna.report.lineage_text import claim_text
+
+    if len(models) != 1 or asked.ledger is None:
+        raise PunaError("a claim needs a suspect and the maker's own run", where="puna lineage claim", mend="claim SUSPECT --ledger RUN")
+    with terminal_progress() as progress:
+        mine = asked.ledger if asked.ledger.exists() else asked.runs / asked.ledger
+        order = read_order(mine, progress)
+        suspect = local_suspect(resolve_model(models[0], asked.runs), models[0], order)
+        controls = [local_suspect(resolve_model(name, asked.runs), name, order) for name in asked.controls]
+        found = claim(suspect, order, controls=controls, progress=progress)
+    if asked.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        typer.echo(claim_text(found))
 
 
-def _claim(models: Sequence[str], asked: Asked) -> None: ...
+def _zoo(models: Sequence[str], asked: Asked) -> None:
+    import secrets
+    import tempfile
 
+    from puna.lineage.zoo.family import SIZES, build_family
+    from puna.lineage.zoo.trial import judge_family, zoo_text
 
-def _zoo(models: Sequence[str], asked: Asked) -> None: ...
+    if models:
+        raise PunaError(f"the zoo takes no model ({models[0]})", where="puna lineage zoo")
+    if asked.size not in SIZES:
+        raise PunaError(f"there is no size {asked.size!r}", where="--size", mend=f"sizes: {', '.join(SIZES)}")
+    if asked.out is not None and asked.out.exists() and any(asked.out.iterdir()):
+        raise PunaError("is not empty", where=str(asked.out), mend="name a new folder")
+    seed = secrets.randbits(48) if asked.seed is None else asked.seed
+    with terminal_progress() as progress, tempfile.TemporaryDirectory() as scratch:
+        zoo = build_family(SIZES[asked.size], asked.out or Path(scratch), seed, progress)
+        result = judge_family(zoo, seed, progress)
+    if asked.json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        typer.echo(zoo_text(result))
+        if asked.out is not None:
+            typer.echo(f"The models are in {asked.out}")

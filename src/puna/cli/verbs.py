@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("judge", judge), ("board", board),
         ("convert", convert), ("bench", bench), ("test", test),
-        ("verify", verify),
+        ("lineage", lineage), ("verify", verify),
     ]  # fmt: skip
     for name, verb in verbs:
         settings: dict[str, Any] = {}
@@ -69,6 +69,14 @@ _EXAMPLES = {
         "convert python python.gguf --to q8_0",
         "convert llama/ small --to int4 --calibrate notes.txt",
         "convert llama/ llama.bin --tokenizer llama/tokenizer.model",
+    ],
+    "lineage": [
+        "lineage mymodel models/llama",
+        "lineage merged models/a models/b --html lineage.html",
+        "lineage student models/llama --control models/yi --control models/mistral",
+        "lineage scan mymodel --against models/",
+        "lineage claim suspect/ --ledger runs/python",
+        "lineage zoo",
     ],
     "verify": [
         "verify python",
@@ -232,6 +240,32 @@ def convert(
 
     run_convert(source, target, to=to, shard_size=shard_size, calibrate=calibrate, tokenizer=tokenizer, adapter=adapter, text=text,
                 runs=runs, json=json)  # fmt: skip
+
+
+def lineage(
+    models: list[str] = typer.Argument(
+        metavar="MODEL REFERENCE...", help="A model and what it may stem from; or scan MODEL, claim SUSPECT, zoo."
+    ),
+    html: Path | None = typer.Option(None, metavar="FILE", help="Also write one page with block map and differences."),
+    control: list[str] = typer.Option(
+        [], metavar="MODEL", show_default=False, help="A model known to be a stranger: compare what is said, too."
+    ),
+    text: Path | None = typer.Option(None, metavar="FILE", help="Lines to continue, for --control."),
+    against: Path | None = typer.Option(None, metavar="DIR", help="scan: the folder of models."),
+    ledger: Path | None = typer.Option(None, metavar="RUN", help="claim: your own run, its release or its ledger."),
+    size: str = typer.Option("default", metavar="SIZE", help="zoo: tiny, default or large."),
+    out: Path | None = typer.Option(None, metavar="FOLDER", help="zoo: keep its models here."),
+    seed: int | None = typer.Option(None, metavar="N", help="zoo: the same seed gives the same models."),
+    sampled: bool = typer.Option(False, "--sampled", help="Look at a drawn part of each block."),
+    store: Path = _STORE,
+    runs: Path = _RUNS,
+    json: bool = _JSON,
+) -> None:
+    """Say what a model inherits from others, in six layers."""
+    from puna.cli.lineage import Asked, run_lineage
+
+    run_lineage(models, Asked(against=against, ledger=ledger, controls=control, text=text, html=html, store=store, size=size, out=out,
+                              seed=seed, sampled=sampled, runs=runs, json=json))  # fmt: skip
 
 
 def verify(

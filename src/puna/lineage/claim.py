@@ -232,12 +232,11 @@ def _sentence(suspect: str, run: str, p_value: float, log10_p: float, own: tuple
 
 
 def _evidence(order: CommittedOrder, rows: int, controls: Sequence[Likelihoods]) -> tuple[str, ...]:
-    bound = (
-        "the seed and the first epoch's order were" if order.order_committed else "the seed, which fixes the order, was"
-    )
+    also = ", then one to the first epoch's order" if order.order_committed else ""
     return (
-        f"{rows:,} of {order.rows:,} rows, {order.epochs:.2f} epochs; {bound} committed to at {order.committed}, before the training",
-        f"the ledger ends in {order.head[:16]}: the chain proves that the commitment came before the training, not when either was",
+        f"{rows:,} of {order.rows:,} rows, {order.epochs:.2f} epochs",
+        f"before the training the ledger holds a commitment to the seed, which fixes the order ({order.committed}){also}",
+        f"the ledger ends in {order.head[:16]}: the chain proves what came before what, not when",
         "the seed must have been drawn blindly: whoever tries seeds after the suspect is known can make any p",
         "regressed out: unigrams and bigrams of the rows" + "".join(f", {one.name}" for one in controls),
     )

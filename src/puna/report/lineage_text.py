@@ -7,12 +7,14 @@ score, or a p-value without its null.
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from puna.lineage.claim import ClaimResult
+from puna.lineage.scan import ScanRow
 from puna.lineage.verdict import Behaviour, Lineage, Rate, Weights
 from puna.visible import clean
 
 WIDTH = 80
 _INDENT = "  "
-_NAMES = {"names": "Names", "architecture": "Architecture", "tokenizer": "Tokenizer", "weights": "Weights", "data": "Data, recipe",
+TITLES = {"names": "Names", "architecture": "Architecture", "tokenizer": "Tokenizer", "weights": "Weights", "data": "Data, recipe",
           "licence": "Licence"}  # fmt: skip
 _SHADES = " .:-=+*#%@"  # of the block map, by the p-value's power of ten
 _MOST_BLOCKS = 36
@@ -27,11 +29,11 @@ def _lines(found: Lineage) -> Iterator[str]:
     layers = found.layers
     yield from _wrapped(f"{clean(found.model)} beside {clean(found.reference)}", "")
     yield ""
-    for key, title in _NAMES.items():
+    for key, title in TITLES.items():
         layer = getattr(layers, key)
-        yield f"{title:<14}{_verdict(found, key)}"
+        yield f"{title:<14}{verdict_words(found, key)}"
     yield ""
-    for key, title in _NAMES.items():
+    for key, title in TITLES.items():
         layer = getattr(layers, key)
         yield title.upper()
         yield from _wrapped(layer.sentence, _INDENT)
@@ -43,7 +45,8 @@ def _lines(found: Lineage) -> Iterator[str]:
     yield from _wrapped("Six findings, never one score: a shared architecture says nothing about the weights.", "")
 
 
-def _verdict(found: Lineage, key: str) -> str:
+def verdict_words(found: Lineage, key: str) -> str:
+    """A layer's verdict with what belongs to it: "same after 2 renames", "derived: fine-tuned"."""
     layer = getattr(found.layers, key)
     if key == "names" and layer.verdict == "same" and layer.renames:
         count = len(layer.renames)
@@ -80,18 +83,22 @@ def _weights(found: Weights) -> Iterator[str]:
 
 
 def _block_lines(found: Weights) -> Iterator[str]:
-    """Runs of blocks: 0-11 from 0-11, 12-23 from 4-15."""
     known = [block for block in found.blocks if block.source is not None]
     if not known:
         return
     yield ""
-    yield from _wrapped("blocks: " + ", ".join(_runs([(b.block, b.source) for b in found.blocks])), _INDENT, _INDENT + "  ")
+    yield from _wrapped("blocks: " + runs_of_blocks(found), _INDENT, _INDENT + "  ")
     rows = found.block_map
     if 1 < len(rows) <= _MOST_BLOCKS and len(rows[0]) <= _MOST_BLOCKS:
         yield f"{_INDENT}block map: a row a block of MODEL, a column a block of REFERENCE; the"
         yield f"{_INDENT}darker ({_SHADES.strip()}), the smaller the p-value"
         for number, row in enumerate(rows):
             yield f"{_INDENT}{number:>4} |{''.join(_shade(value) for value in row)}|"
+
+
+def runs_of_blocks(found: Weights) -> str:
+    """Runs of blocks in words: "0-11 from 0-11, 12-23 from 4-15"."""
+    return ", ".join(_runs([(block.block, block.source) for block in found.blocks]))
 
 
 def _runs(blocks: Sequence[tuple[int, int | None]]) -> Iterator[str]:
@@ -167,3 +174,28 @@ def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
     return textwrap.wrap(clean(text), WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest) or [first]
 
 
+
+
+def scan_text(model: str, rows: Sequence[ScanRow]) -> str:
+    """The folder's models, the most suspicious first."""
+    lines = [f"{clean(model)} beside {len(rows)} models", "", f"{'model':<34}{'fingerprint p':>14}  exactly", "-" * WIDTH]
+    for row in rows:
+        if row.why_not:
+            lines += _wrapped(f"{row.name}: not compared: {row.why_not}", "", "  ")
+            continue
+        exact = row.exact
+        words = "not compared (nothing suspicious)" if exact is None else f"{verdict_words(exact, 'weights')}, p {power_of_ten(exact.layers.weights.log10_p)}"
+        p = "-" if row.kin is None else power_of_ten(row.kin.log10_p)
+        lines.append(f"{_cut(clean(row.name), 33):<34}{p:>14}  {words}")
+    lines += ["", *_wrapped("A fingerprint is a small sample: it finds, and cannot clear. Compare exactly what matters.", "")]
+    return "\n".join(lines)
+
+
+def claim_text(found: ClaimResult) -> str:
+    """The maker's own test in words, and what it rests on."""
+    lines = _wrapped(found.sentence, "")
+    lines += ["", f"  p            {power_of_ten(found.log10_p)}", f"  rows asked   {found.rows:,} of {found.rows_in_all:,}"]
+    lines += ["", *_wrapped(f"Null hypothesis: {found.null}.", "")] if found.null else []
+    for line in found.evidence:
+        lines += _wrapped(line, "- ", "  ")
+    return "\n".join(lines)
