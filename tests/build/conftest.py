@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +91,19 @@ def workplace(tmp_path: Path) -> Workplace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A workplace whose build is done, shorter than `workplace`'s: to be copied and not changed."""
+    """A workplace whose build is done, shorter than `workplace`'s: to be copied and not changed.
+
+    It was killed with -9 in the middle of pretraining and again of tuning, each just after a checkpoint that stays.
+    """
     place = furnished(tmp_path_factory.mktemp("finished"))
+    for stage, step in (("pretrain", 9), ("tune-0", 106)):
+        process = subprocess.Popen(place.command(*SHORT), cwd=place.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if list(place.path.glob(f"runs/tiny/.work/{stage}-*/milestones/step_{step:08d}")):
+                process.kill()
+                break
+            time.sleep(0.002)
+        assert process.wait() == -signal.SIGKILL, "the build ended before it was killed"
     done = place.make(*SHORT)
     assert done.returncode == 0, done.stderr
     return place

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,10 @@ def _told(error: Exception) -> str:
     if "Key mismatch" in text:
         return "it was made with another key"
     if "Signature mismatch" in text:
-        return f"it was made for other files: {text.partition('Signature mismatch:')[2].strip(' []')[:300]}"
+        changed = re.findall(r"Hash mismatch for '([^']*)'", text)
+        others = re.findall(r"(Extra|Missing) files (?:found )?in model '[^']*': ([^\"]*)", text)
+        named = [*(f"{name} was changed" for name in changed[:3]), *(f"{kind.lower()}: {names[:200]}" for kind, names in others)]
+        return f"it was made for other files: {'; '.join(named)}"
     return f"it does not hold ({text[:200] or type(error).__name__})"
 
 

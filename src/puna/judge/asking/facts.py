@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from puna.card import Card, read_card, read_gguf_card
 from puna.engine import Engine
 from puna.errors import PunaError
 from puna.files import digest_of, file_sha256
-from puna.judge.asking.card import Card, read_card, read_gguf_card
 from puna.judge.measured import ModelFacts, Parent
 from puna.judge.results import weights_digest
 from puna.ledger import Entry, Ledger, check_seed
