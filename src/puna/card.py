@@ -13,7 +13,7 @@ from puna.errors import PunaError
 from puna.gguf_header import read_gguf_header
 from puna.reading import find_inside
 
-_FILE = "README.md"
+FILE = "README.md"
 _MAX_FRONT, _DEEPEST = 128 << 10, 32  # bytes; the longest known hold the results of a few hundred tasks
 _MOST_PARENTS, _LONGEST = 32, 200
 _RELATIONS = {"finetune": "fine-tuned", "adapter": "adapter", "merge": "merged", "quantized": "quantised"}
@@ -58,7 +58,7 @@ def read_gguf_card(path: Path) -> Card:
 
 def _front(folder: Path) -> dict[str, Any]:
     """The values between the two lines of dashes at the file's begin; none where there is no such part."""
-    path = find_inside(folder, _FILE)
+    path = find_inside(folder, FILE)
     if path is None:
         return {}
     with open(path, "rb") as stream:

@@ -78,7 +78,9 @@ def _compare(models: Sequence[str], asked: Asked) -> None:
     from puna.report.lineage_text import lineage_text
 
     if len(models) < 2:
-        raise PunaError("a comparison needs two models", where="puna lineage", mend="name MODEL and one REFERENCE or more")
+        raise PunaError(
+            "a comparison needs two models", where="puna lineage", mend="name MODEL and one REFERENCE or more"
+        )
     with terminal_progress() as progress:
         first = _opened(models[1], asked, progress)
         references = [first, *(_opened(name, asked, progress) for name in models[2:])]
@@ -119,12 +121,18 @@ def _scan(models: Sequence[str], asked: Asked) -> None:
     from puna.report.lineage_text import scan_text
 
     if len(models) != 1 or asked.against is None:
-        raise PunaError("a scan needs one model and a folder of others", where="puna lineage scan", mend="scan MODEL --against DIR")
+        raise PunaError(
+            "a scan needs one model and a folder of others", where="puna lineage scan", mend="scan MODEL --against DIR"
+        )
     with terminal_progress() as progress:
         model = _opened(models[0], asked, progress)
-        rows = scan(model, asked.against, lambda one, other: compare(one, [other], progress=progress)[0], progress=progress)
+        rows = scan(
+            model, asked.against, lambda one, other: compare(one, [other], progress=progress)[0], progress=progress
+        )
     if asked.json:
-        print_json({"model": model.name, "against": str(asked.against), "rows": [row.model_dump(mode="json") for row in rows]})
+        print_json(
+            {"model": model.name, "against": str(asked.against), "rows": [row.model_dump(mode="json") for row in rows]}
+        )
     else:
         typer.echo(scan_text(model.name, rows))
 
@@ -135,7 +143,11 @@ def _claim(models: Sequence[str], asked: Asked) -> None:
     from puna.report.lineage_text import claim_text
 
     if len(models) != 1 or asked.ledger is None:
-        raise PunaError("a claim needs a suspect and the maker's own run", where="puna lineage claim", mend="claim SUSPECT --ledger RUN")
+        raise PunaError(
+            "a claim needs a suspect and the maker's own run",
+            where="puna lineage claim",
+            mend="claim SUSPECT --ledger RUN",
+        )
     with terminal_progress() as progress:
         mine = asked.ledger if asked.ledger.exists() else asked.runs / asked.ledger
         order = read_order(mine, progress)

@@ -14,7 +14,17 @@ from puna.reading import find_inside, read_text
 
 NOT_ADVICE = "This is not legal advice: the licences' own texts bind."
 _TABLE = Path(__file__).with_name("licences.toml")
-_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "NOTICE", "NOTICE.txt", "README.md", "USE_POLICY.md")
+_FILES = (
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "LICENCE",
+    "COPYING",
+    "NOTICE",
+    "NOTICE.txt",
+    "README.md",
+    "USE_POLICY.md",
+)
 _LICENCE_FILES = _FILES[:5]
 _MOST_TEXT = 1 << 20
 # Sentences by which a licence's text is known, in its first thousand lines; the more special ones first.
@@ -107,12 +117,18 @@ def _look(asked: Asked, facts: LicenceFacts, folder: Path | None, name: str, sta
         kept = other is not None and any(one.check == "non_commercial" for one in other.obligations)
         return Kept(asked, kept, f"it states {stated}")
     if check == "same_licence":
-        return Kept(asked, None if stated is None else stated.lower() in facts.ids, "it states no licence" if stated is None else f"it states {stated}")
+        return Kept(
+            asked,
+            None if stated is None else stated.lower() in facts.ids,
+            "it states no licence" if stated is None else f"it states {stated}",
+        )
     if folder is None or check == "none":
         return Kept(asked, None, "files do not show it" if folder is not None else "there is no folder to look in")
     if check == "file":
         found = next((one for one in value.split("|") if _is_there(folder, one)), None)
-        return Kept(asked, found is not None, f"{found} is there" if found else f"none of {value.replace('|', ', ')} is there")
+        return Kept(
+            asked, found is not None, f"{found} is there" if found else f"none of {value.replace('|', ', ')} is there"
+        )
     if check == "text":
         for one in _FILES:
             text = _text_of(folder, one)
@@ -130,4 +146,8 @@ def _is_there(folder: Path, name: str) -> bool:
 
 
 def _text_of(folder: Path, name: str) -> str:
-    return read_text(folder / name, _MOST_TEXT) if _is_there(folder, name) and (folder / name).stat().st_size <= _MOST_TEXT else ""
+    return (
+        read_text(folder / name, _MOST_TEXT)
+        if _is_there(folder, name) and (folder / name).stat().st_size <= _MOST_TEXT
+        else ""
+    )

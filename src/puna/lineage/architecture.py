@@ -38,7 +38,7 @@ def compare_architectures(model: Opened, reference: Opened) -> Architecture:
     ours, theirs = model.checkpoint, reference.checkpoint
     fields = [_pair(words, getattr(ours.sizes, key), getattr(theirs.sizes, key)) for key, words in _FIELDS]
     fields += [_pair(words, _stated(ours.config, key), _stated(theirs.config, key)) for key, words in _STATED]
-    sizes = [field for field in fields[: len(_FIELDS)]]
+    sizes = list(fields[: len(_FIELDS)])
     alike = all(_is_llama(one.checkpoint.roles) for one in (model, reference))
     twins = [entry["name"] for entry in known_models() if _same_sizes(entry, ours.sizes)]
     equal, told = [f for f in fields if f.equal], [f for f in fields if not f.equal]
@@ -48,7 +48,10 @@ def compare_architectures(model: Opened, reference: Opened) -> Architecture:
         evidence.append(f"MODEL has the sizes of {', '.join(twins)}")
     count = len(known_models())
     if not alike:
-        verdict, sentence = "independent", "The two are built differently: not both are LLaMA-like decoders. This is a finding about the design alone."
+        verdict, sentence = (
+            "independent",
+            "The two are built differently: not both are LLaMA-like decoders. This is a finding about the design alone.",
+        )
     elif all(field.equal for field in sizes):
         verdict = "same"
         sentence = f"Both have the same architecture, block for block and size for size. All {count} models of our table are built of this block. {_SAME}"
@@ -60,7 +63,7 @@ def compare_architectures(model: Opened, reference: Opened) -> Architecture:
         )  # fmt: skip
     return Architecture(
         verdict=verdict, sentence=sentence, evidence=tuple(evidence), fields=tuple(fields), family=_FAMILY if alike else "", shared_with=tuple(twins),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def _pair(words: str, ours: Any, theirs: Any) -> FieldPair:
@@ -76,7 +79,9 @@ def _stated(config: Mapping[str, Any], key: str) -> Any:
 
 def _is_llama(roles: Mapping[Any, Any]) -> bool:
     """RMSNorm before attention and MLP, gated MLP, separate projections: told by which tensors there are."""
-    return {"embed", "attn_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down", "norm"} <= {role.kind for role in roles}
+    return {"embed", "attn_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down", "norm"} <= {
+        role.kind for role in roles
+    }
 
 
 def _same_sizes(entry: Mapping[str, Any], sizes: Any) -> bool:

@@ -73,11 +73,19 @@ def default_contexts() -> list[str]:
 
 
 def compare_behaviour(
-    model: NextToken, reference: NextToken, controls: Sequence[NextToken], contexts: Sequence[str], progress: Progress = QUIET
+    model: NextToken,
+    reference: NextToken,
+    controls: Sequence[NextToken],
+    contexts: Sequence[str],
+    progress: Progress = QUIET,
 ) -> Behaviour:
     """Agreement over `contexts` (at most 400 of them, evenly drawn), beside the controls'. Raises `PunaError` for too few contexts."""
     if len(contexts) < LEAST:
-        raise PunaError(f"{len(contexts)} contexts are too few to compare what is said", where="--text", mend=f"give {LEAST} lines or more")
+        raise PunaError(
+            f"{len(contexts)} contexts are too few to compare what is said",
+            where="--text",
+            mend=f"give {LEAST} lines or more",
+        )
     chosen = [contexts[i] for i in np.linspace(0, len(contexts) - 1, min(MOST, len(contexts))).round().astype(int)]
     said = {}
     progress.start("what they say", 2 + len(controls), "models")
@@ -101,7 +109,9 @@ def compare_behaviour(
                      sentence=_sentence(model.name, reference.name, agreement, spread, p_value, alike))  # fmt: skip
 
 
-def _sentence(model: str, reference: str, agreement: float, spread: dict[str, float], p_value: float | None, alike: bool | None) -> str:
+def _sentence(
+    model: str, reference: str, agreement: float, spread: dict[str, float], p_value: float | None, alike: bool | None
+) -> str:
     said = f"{clean(model)} and {clean(reference)} name the same next token {agreement:.0%} of the time"
     if alike is None:
         return f"{said}. Without a control model that says nothing."

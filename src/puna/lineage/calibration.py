@@ -18,7 +18,10 @@ def rates() -> dict[str, dict[str, Rate]]:
     """Test name -> {"false_positives": Rate, "power": Rate}; empty where no zoo was measured."""
     if not _FILE.is_file():
         return {}
-    return {name: {key: Rate.model_validate(value) for key, value in found.items()} for name, found in read_json(_FILE)["tests"].items()}
+    return {
+        name: {key: Rate.model_validate(value) for key, value in found.items()}
+        for name, found in read_json(_FILE)["tests"].items()
+    }
 
 
 def with_rates(weights: Weights) -> Weights:

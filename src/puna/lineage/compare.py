@@ -42,7 +42,9 @@ def compare(
     if controls:
         weights = _spoken(model, references, weights, controls, text, progress)
     seconds = (time.monotonic() - began) / len(references)
-    return [_one(model, reference, found, seconds, progress) for reference, found in zip(references, weights, strict=True)]
+    return [
+        _one(model, reference, found, seconds, progress) for reference, found in zip(references, weights, strict=True)
+    ]
 
 
 def _one(model: Opened, reference: Opened, weights: Weights, seconds: float, progress: Progress) -> Lineage:
@@ -62,15 +64,26 @@ def _one(model: Opened, reference: Opened, weights: Weights, seconds: float, pro
 def _subject(opened: Opened) -> Subject:
     from math import prod
 
-    return Subject(name=opened.name, digest=opened.digest, parameters=sum(prod(one.shape) for one in opened.checkpoint.stored.values()))
+    return Subject(
+        name=opened.name,
+        digest=opened.digest,
+        parameters=sum(prod(one.shape) for one in opened.checkpoint.stored.values()),
+    )
 
 
 def _spoken(
-    model: Opened, references: Sequence[Opened], weights: list[Weights], controls: Sequence[NextToken], text: Path | None, progress: Progress
+    model: Opened,
+    references: Sequence[Opened],
+    weights: list[Weights],
+    controls: Sequence[NextToken],
+    text: Path | None,
+    progress: Progress,
 ) -> list[Weights]:
     contexts = default_contexts() if text is None else [line for line in read_text(text).splitlines() if line.strip()]
     speaker = _speaker(model)
-    found: list[Behaviour] = [compare_behaviour(speaker, _speaker(reference), controls, contexts, progress) for reference in references]
+    found: list[Behaviour] = [
+        compare_behaviour(speaker, _speaker(reference), controls, contexts, progress) for reference in references
+    ]
     return [with_behaviour(one, behaviour) for one, behaviour in zip(weights, found, strict=True)]
 
 

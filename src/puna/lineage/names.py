@@ -53,7 +53,9 @@ def compare_names(model: Checkpoint, reference: Checkpoint) -> Names:
     for only, whose in ((left, model), (right, reference)):
         if only:
             shown = ", ".join(list(only)[:_MOST_SHOWN])
-            evidence.append(f"only in {'MODEL' if whose is model else 'REFERENCE'}: {shown}{', ...' if len(only) > _MOST_SHOWN else ''}")
+            evidence.append(
+                f"only in {'MODEL' if whose is model else 'REFERENCE'}: {shown}{', ...' if len(only) > _MOST_SHOWN else ''}"
+            )
     if share > 0.999 and not left:
         count = len(renames)
         sentence = (
@@ -62,13 +64,16 @@ def compare_names(model: Checkpoint, reference: Checkpoint) -> Names:
         ) + " Names are a label: anyone may choose them, and the same ones make a model load in the same programs."  # fmt: skip
         verdict = "same"
     elif share > 0.5:
-        verdict, sentence = "cannot tell", f"Of the tensors, {share:.0%} have names that map; the others are in one model only."
+        verdict, sentence = (
+            "cannot tell",
+            f"Of the tensors, {share:.0%} have names that map; the others are in one model only.",
+        )
     else:
         verdict, sentence = "independent", "Hardly any name of the one has a counterpart in the other."
     return Names(
         verdict=verdict, sentence=sentence, evidence=tuple(evidence), renames=tuple(renames), only_model=tuple(left)[:200],
         only_reference=tuple(right)[:200],
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def numbered(name: str) -> tuple[str, list[str]]:
@@ -82,13 +87,20 @@ def _patterns(checkpoint: Checkpoint) -> dict[str, _Pattern]:
         text, _ = numbered(name)
         if text not in found:
             role = role_of(name)
-            found[text] = _Pattern(text, len(found), name, kind=role.kind + (".expert" if role.expert is not None else "") if role else None)
+            found[text] = _Pattern(
+                text,
+                len(found),
+                name,
+                kind=role.kind + (".expert" if role.expert is not None else "") if role else None,
+            )
         found[text].tensors += 1
         found[text].shapes.add(stored.shape)
     return found
 
 
-def _paired(left: Mapping[str, _Pattern], right: Mapping[str, _Pattern], model: Checkpoint, reference: Checkpoint) -> list[Renamed]:
+def _paired(
+    left: Mapping[str, _Pattern], right: Mapping[str, _Pattern], model: Checkpoint, reference: Checkpoint
+) -> list[Renamed]:
     """One-to-one pairs, the surest first."""
     scored = []
     for ours in left.values():
@@ -128,7 +140,9 @@ def _likeness(ours: _Pattern, theirs: _Pattern, of_ours: int, of_theirs: int) ->
         return 10.0 if ours.kind == theirs.kind else 0.0
     if {len(shape) for shape in ours.shapes} != {len(shape) for shape in theirs.shapes}:
         return 0.0
-    if not ours.shapes & theirs.shapes and not {tuple(sorted(s)) for s in ours.shapes} & {tuple(sorted(s)) for s in theirs.shapes}:
+    if not ours.shapes & theirs.shapes and not {tuple(sorted(s)) for s in ours.shapes} & {
+        tuple(sorted(s)) for s in theirs.shapes
+    }:
         return 0.0
     words = SequenceMatcher(None, ours.text, theirs.text, autojunk=False).ratio()
     places = 1 - abs(ours.place / max(1, of_ours) - theirs.place / max(1, of_theirs))

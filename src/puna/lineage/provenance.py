@@ -33,7 +33,11 @@ class _Record:
         """The body of the last entry of a kind (and stage)."""
         for entry in reversed(self.entries):
             body = entry["body"]
-            if entry["kind"] == kind and isinstance(body, dict) and all(body.get(key) == value for key, value in same.items()):
+            if (
+                entry["kind"] == kind
+                and isinstance(body, dict)
+                and all(body.get(key) == value for key, value in same.items())
+            ):
                 return dict(body)
         return {}
 
@@ -49,15 +53,28 @@ def compare_data(model: Opened, reference: Opened) -> DataLayer:
         return DataLayer(verdict="derived", evidence=tuple(evidence),
                          sentence=f"The ledger of {clean(model.name)} says that it began with these very weights ({clean(reference.name)}).")  # fmt: skip
     if ours.entries and not theirs.entries:
-        said = f"it began with {', '.join(map(clean, names))}" if names else "it began with random weights and on its own text"
+        said = (
+            f"it began with {', '.join(map(clean, names))}"
+            if names
+            else "it began with random weights and on its own text"
+        )
         evidence.append(f"the ledger of {clean(model.name)} says: {said}; the weights above test that")
     if not (ours.entries and theirs.entries):
         return DataLayer(verdict="not decidable from outside", sentence=_OUTSIDE, evidence=tuple(evidence))
-    first, second = ours.last("stage", stage="corpus").get("content"), theirs.last("stage", stage="corpus").get("content")
+    first, second = (
+        ours.last("stage", stage="corpus").get("content"),
+        theirs.last("stage", stage="corpus").get("content"),
+    )
     recipes = ours.last("recipe").get("digest"), theirs.last("recipe").get("digest")
     if first is None or second is None:
-        return DataLayer(verdict="cannot tell", sentence="The ledgers do not name the text that was trained on.", evidence=tuple(evidence))
-    evidence.append(f"the cleaned text's digests are {'equal' if first == second else 'different'}; the recipes' {'equal' if recipes[0] == recipes[1] else 'different'}")
+        return DataLayer(
+            verdict="cannot tell",
+            sentence="The ledgers do not name the text that was trained on.",
+            evidence=tuple(evidence),
+        )
+    evidence.append(
+        f"the cleaned text's digests are {'equal' if first == second else 'different'}; the recipes' {'equal' if recipes[0] == recipes[1] else 'different'}"
+    )
     if first == second:
         return DataLayer(verdict="same", evidence=tuple(evidence),
                          sentence="By their ledgers both were trained on the very same text. That makes them speak alike and shares no weights.")  # fmt: skip
@@ -69,7 +86,10 @@ def _record(opened: Opened) -> _Record:
     if opened.path is None:
         return _Record(why_not="a model in memory has no ledger")
     folder = opened.path if opened.path.is_dir() else opened.path.parent
-    for path in (folder / "puna" / "ledger.jsonl", folder.parent / "puna" / "ledger.jsonl" if folder.name == "base" else None):
+    for path in (
+        folder / "puna" / "ledger.jsonl",
+        folder.parent / "puna" / "ledger.jsonl" if folder.name == "base" else None,
+    ):
         if path is not None and path.is_file():
             return _read(path)
     return _Record(why_not="no ledger beside it")
@@ -81,4 +101,6 @@ def _read(path: Path) -> _Record:
             return _Record(why_not="its ledger is too large to be read")
         return _Record(Ledger(path).entries())
     except (PunaError, OSError) as error:
-        return _Record(why_not=f"its ledger is not believed: {error.what[:120] if isinstance(error, PunaError) else 'it cannot be read'}")
+        return _Record(
+            why_not=f"its ledger is not believed: {error.what[:120] if isinstance(error, PunaError) else 'it cannot be read'}"
+        )

@@ -37,7 +37,9 @@ def load(store: Path, problems: list[PunaError] | None = None) -> list[Lineage]:
             found.append(Lineage.model_validate(read_object(path.parent, path.name)))
         except ValidationError as error:
             first = error.errors()[0]
-            problem = PunaError(f"is no comparison: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path))
+            problem = PunaError(
+                f"is no comparison: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path)
+            )
             if problems is None:
                 raise problem from None
             problems.append(problem)

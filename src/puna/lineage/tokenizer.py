@@ -23,7 +23,11 @@ def shared_tokens(ours: Tokenizer, theirs: Tokenizer) -> Int[Tensor, "n 2"]:
     """Pairs of ids (MODEL's, REFERENCE's) whose entries are the same bytes; special entries by their name, begin and end by their role."""
     known = _by_bytes(theirs)
     pairs = [(own, known[key]) for key, own in _by_bytes(ours).items() if key in known]
-    roles = {(a, b) for a, b in ((ours.bos_id, theirs.bos_id), (ours.eos_id, theirs.eos_id)) if a is not None and b is not None}
+    roles = {
+        (a, b)
+        for a, b in ((ours.bos_id, theirs.bos_id), (ours.eos_id, theirs.eos_id))
+        if a is not None and b is not None
+    }
     taken = {own for own, _ in pairs}
     pairs += [(a, b) for a, b in sorted(roles) if a not in taken]
     return torch.tensor(sorted(pairs), dtype=torch.long).reshape(-1, 2)
@@ -74,9 +78,15 @@ def compare_tokenizers(model: Opened, reference: Opened, progress: Progress = QU
     if share == back == 1.0 and same_ids == 1.0 and (order is None or order > _DERIVED_ORDER):
         verdict, sentence = "same", "It is the same tokenizer: the same entries under the same numbers."
     elif smaller > _SAME_SHARE and same_ids > 0.95:
-        verdict, sentence = "derived", "One tokenizer is the other with entries added or taken out: what both have stands under the same numbers."
+        verdict, sentence = (
+            "derived",
+            "One tokenizer is the other with entries added or taken out: what both have stands under the same numbers.",
+        )
     elif order is not None and order > _DERIVED_ORDER and smaller > 0.5:
-        verdict, sentence = "derived", "The merges that both have stand in one order, which two tokenizers trained apart do not show: one was made from the other."
+        verdict, sentence = (
+            "derived",
+            "The merges that both have stand in one order, which two tokenizers trained apart do not show: one was made from the other.",
+        )
     elif same_ids < 0.5 and (order is None or order < 0.99):
         verdict = "independent"
         sentence = (
@@ -88,7 +98,7 @@ def compare_tokenizers(model: Opened, reference: Opened, progress: Progress = QU
     return TokenizerLayer(
         verdict=verdict, sentence=sentence, evidence=tuple(evidence), shared_entries=share, expected=expected,
         expected_source="two byte-level BPE tokenizers of this size trained on halves of one text", same_ids=same_ids, merges_order=order, parts=parts,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def _learnt(tokenizer: Tokenizer, token: int) -> bool:
@@ -119,13 +129,33 @@ def _parts(ours: Tokenizer, theirs: Tokenizer) -> tuple[FieldPair, ...]:
         return str(part.get("type")) if isinstance(part, dict) else None
 
     made = [
-        FieldPair(name=words, model=kind(first, key), reference=kind(second, key), equal=first.get(key) == second.get(key))
+        FieldPair(
+            name=words, model=kind(first, key), reference=kind(second, key), equal=first.get(key) == second.get(key)
+        )
         for key, words in (("normalizer", "normaliser"), ("pre_tokenizer", "pre-tokenizer"), ("decoder", "decoder"))
     ]
     specials = [sorted(str(one._name(token)) for token in one.special_ids) for one in (ours, theirs)]
-    made.append(FieldPair(name="special entries", model=len(specials[0]), reference=len(specials[1]), equal=specials[0] == specials[1]))
-    made.append(FieldPair(name="begin token added", model=ours.adds_bos, reference=theirs.adds_bos, equal=ours.adds_bos == theirs.adds_bos))
-    made.append(FieldPair(name="space before the first word", model=ours.prefix_space, reference=theirs.prefix_space, equal=ours.prefix_space == theirs.prefix_space))
+    made.append(
+        FieldPair(
+            name="special entries", model=len(specials[0]), reference=len(specials[1]), equal=specials[0] == specials[1]
+        )
+    )
+    made.append(
+        FieldPair(
+            name="begin token added",
+            model=ours.adds_bos,
+            reference=theirs.adds_bos,
+            equal=ours.adds_bos == theirs.adds_bos,
+        )
+    )
+    made.append(
+        FieldPair(
+            name="space before the first word",
+            model=ours.prefix_space,
+            reference=theirs.prefix_space,
+            equal=ours.prefix_space == theirs.prefix_space,
+        )
+    )
     made.append(FieldPair(name="chat template", model=ours.chat_template is not None, reference=theirs.chat_template is not None,
                           equal=ours.chat_template == theirs.chat_template))  # fmt: skip
     return tuple(made)

@@ -50,6 +50,7 @@ class Test(Part):
 
     @property
     def ran(self) -> bool:
+        """Whether there is a p-value."""
         return not self.why_not
 
 
@@ -170,7 +171,9 @@ class Weights(Layer):
     also: tuple[str, ...] = ()  # what else was done: "units permuted", "names changed"
     share: float | None = None  # of MODEL's parameters, those in tensors that stem from REFERENCE
     blocks: tuple[Block, ...] = ()
-    block_map: tuple[tuple[float | None, ...], ...] = ()  # log10 p of every pair: rows are MODEL's blocks, columns REFERENCE's
+    block_map: tuple[
+        tuple[float | None, ...], ...
+    ] = ()  # log10 p of every pair: rows are MODEL's blocks, columns REFERENCE's
     tests: tuple[Test, ...] = ()
     tensors: tuple[TensorDifference, ...] = ()
     coefficients: tuple[Coefficient, ...] = ()
@@ -243,4 +246,5 @@ class Lineage(Part):
     puna: str = ""  # version
 
     def as_json(self) -> dict[str, Any]:
+        """The form of `--json` and of the store."""
         return self.model_dump(mode="json")

@@ -12,7 +12,13 @@ from puna import svg
 from puna.lineage.verdict import Weights
 
 _KINDS = ("embed", "attn_norm", "q", "k", "v", "o", "mlp_norm", "router", "gate", "up", "down", "norm", "head")
-_WORDS = {"embed": "embedding", "attn_norm": "norm before", "mlp_norm": "norm between", "norm": "last norm", "head": "output head"}
+_WORDS = {
+    "embed": "embedding",
+    "attn_norm": "norm before",
+    "mlp_norm": "norm between",
+    "norm": "last norm",
+    "head": "output head",
+}
 _MOST = 96  # blocks that a drawing shows
 _STRANGERS = math.sqrt(2)  # the relative difference of two unrelated tensors of one size
 _FULL = 30.0  # power of ten of a p-value that is drawn darkest
@@ -38,18 +44,32 @@ def block_map(found: Weights, name: str, width: int) -> Markup | None:
             shade = min(1.0, max(0.0, -(value or 0.0)) / _FULL)
             body.append(svg.rect(x, y, side - 1, side - 1, "rival-bar"))
             if shade > 0.02:
-                body.append(svg.element("rect", x=x, y=y, width=side - 1, height=side - 1, class_="own-mark", fill_opacity=f"{shade:.2f}"))
+                body.append(
+                    svg.element(
+                        "rect",
+                        x=x,
+                        y=y,
+                        width=side - 1,
+                        height=side - 1,
+                        class_="own-mark",
+                        fill_opacity=f"{shade:.2f}",
+                    )
+                )
     for block in found.blocks:
         if block.source is not None:
             x, y = left + side * block.source, top + side * block.block
             body.append(svg.element("rect", x=x, y=y, width=side - 1, height=side - 1, class_="limit", fill="none"))
-    said = "; ".join(f"block {block.block} from {'none' if block.source is None else block.source}" for block in found.blocks)
+    said = "; ".join(
+        f"block {block.block} from {'none' if block.source is None else block.source}" for block in found.blocks
+    )
     return svg.frame(name, width, top + side * len(rows) + 4, "Which block comes from which", said + ".", body)
 
 
 def difference_map(found: Weights, name: str, width: int) -> Markup | None:
     """A cell a tensor: how much it differs from the one it is beside, white for equal, darkest for strangers."""
-    cells = {(tensor.kind, tensor.layer): tensor.difference for tensor in found.tensors if tensor.difference is not None}
+    cells = {
+        (tensor.kind, tensor.layer): tensor.difference for tensor in found.tensors if tensor.difference is not None
+    }
     kinds = [kind for kind in _KINDS if any(key[0] == kind for key in cells)]
     layers = sorted({layer for _, layer in cells if layer is not None})
     if not kinds or len(layers) > _MOST:
@@ -74,9 +94,21 @@ def difference_map(found: Weights, name: str, width: int) -> Markup | None:
             if value is None:
                 continue
             shade = min(1.0, value / _STRANGERS)
-            body.append(svg.element("rect", x=x, y=y, width=wide - 1, height=tall - 1, class_="own-mark", fill_opacity=f"{0.85 * shade:.2f}"))
+            body.append(
+                svg.element(
+                    "rect",
+                    x=x,
+                    y=y,
+                    width=wide - 1,
+                    height=tall - 1,
+                    class_="own-mark",
+                    fill_opacity=f"{0.5 * shade:.2f}",
+                )
+            )
             if wide >= 36:
                 body.append(svg.label(x + wide / 2, y + 15, f"{value:.2f}", "label", "middle"))
         values = [cells[key] for key in cells if key[0] == kind]
         said.append(f"{_WORDS.get(kind, kind)}: {min(values):.3f} to {max(values):.3f}")
-    return svg.frame(name, width, top + tall * len(kinds) + 2, "How much each tensor differs", "; ".join(said) + ".", body)
+    return svg.frame(
+        name, width, top + tall * len(kinds) + 2, "How much each tensor differs", "; ".join(said) + ".", body
+    )

@@ -171,30 +171,46 @@ def _cut(text: str, most: int) -> str:
 
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
-    return textwrap.wrap(clean(text), WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest) or [first]
-
-
+    return textwrap.wrap(
+        clean(text), WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest
+    ) or [first]
 
 
 def scan_text(model: str, rows: Sequence[ScanRow]) -> str:
     """The folder's models, the most suspicious first."""
-    lines = [f"{clean(model)} beside {len(rows)} models", "", f"{'model':<34}{'fingerprint p':>14}  exactly", "-" * WIDTH]
+    lines = [
+        f"{clean(model)} beside {len(rows)} models",
+        "",
+        f"{'model':<34}{'fingerprint p':>14}  exactly",
+        "-" * WIDTH,
+    ]
     for row in rows:
         if row.why_not:
             lines += _wrapped(f"{row.name}: not compared: {row.why_not}", "", "  ")
             continue
         exact = row.exact
-        words = "not compared (nothing suspicious)" if exact is None else f"{verdict_words(exact, 'weights')}, p {power_of_ten(exact.layers.weights.log10_p)}"
+        words = (
+            "not compared (nothing suspicious)"
+            if exact is None
+            else f"{verdict_words(exact, 'weights')}, p {power_of_ten(exact.layers.weights.log10_p)}"
+        )
         p = "-" if row.kin is None else power_of_ten(row.kin.log10_p)
         lines.append(f"{_cut(clean(row.name), 33):<34}{p:>14}  {words}")
-    lines += ["", *_wrapped("A fingerprint is a small sample: it finds, and cannot clear. Compare exactly what matters.", "")]
+    lines += [
+        "",
+        *_wrapped("A fingerprint is a small sample: it finds, and cannot clear. Compare exactly what matters.", ""),
+    ]
     return "\n".join(lines)
 
 
 def claim_text(found: ClaimResult) -> str:
     """The maker's own test in words, and what it rests on."""
     lines = _wrapped(found.sentence, "")
-    lines += ["", f"  p            {power_of_ten(found.log10_p)}", f"  rows asked   {found.rows:,} of {found.rows_in_all:,}"]
+    lines += [
+        "",
+        f"  p            {power_of_ten(found.log10_p)}",
+        f"  rows asked   {found.rows:,} of {found.rows_in_all:,}",
+    ]
     lines += ["", *_wrapped(f"Null hypothesis: {found.null}.", "")] if found.null else []
     for line in found.evidence:
         lines += _wrapped(line, "- ", "  ")

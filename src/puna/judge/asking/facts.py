@@ -9,7 +9,6 @@ true, only `puna lineage` can test, and the evidence says so. Of a foreign folde
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from puna.errors import PunaError
 from puna.files import digest_of, file_sha256
 from puna.judge.measured import ModelFacts, Parent
 from puna.judge.results import weights_digest
-from puna.ledger import Entry, Ledger, check_seed
+from puna.ledger import check_seed
+from puna.ledger.logged import BASE, Logged, content_of, read_logged, record_of
 from puna.model.config import ModelConfig
 from puna.model.formats import model_file
 from puna.reading import read_bytes
@@ -27,11 +27,9 @@ from puna.recipe.scaling import Shape
 from puna.recipe.schema import Recipe
 from puna.tokens import Tokenizer
 
-RECORD, BASE = "puna", "base"
 _NAMES_OF_A_RUN = ("name", "title", "seed", "release", "judge")  # of a recipe: they change no weight
-_NOT_OF_THE_STAGE = ("README.md", "MANIFEST.json")
 _UNSTATED = "unstated"
-_MAX_RECIPE, _MAX_LEDGER = 1 << 20, 64 << 20
+_MAX_RECIPE = 1 << 20
 
 
 def model_facts(path: Path, name: str, engine: Engine) -> ModelFacts:
@@ -45,7 +43,7 @@ def model_facts(path: Path, name: str, engine: Engine) -> ModelFacts:
         name=name, digest=model_digest(path, tokenizer), tokenizer_digest=tokenizer, parameters=engine.config.parameters,
         context=engine.context,
     )  # fmt: skip
-    record, top = _record_of(path)
+    record, top = record_of(path)
     told = _of_a_release(path, record, top, engine.config) if record is not None else _of_a_card(path)
     return known.model_copy(update=told)
 
@@ -90,41 +88,8 @@ def training_flops(config: ModelConfig, tokens: int, row: int) -> float:
     return shape.flops_per_token * tokens
 
 
-@dataclass(frozen=True)
-class _Logged:
-    """What a ledger says that is believed; `broken`: why it is not."""
-
-    entries: Sequence[Entry] = ()
-    broken: str = ""
-
-    def last(self, kind: str) -> Entry | None:
-        return next((entry for entry in reversed(self.entries) if entry["kind"] == kind), None)
-
-    def trained(self, content: str) -> list[Entry]:
-        """The entries of training stages that ended with the model folder of this content."""
-        return [
-            entry for entry in self.entries if entry["kind"] == "stage" and isinstance(entry["body"], dict)
-            and str(entry["body"].get("stage")).startswith(("pretrain", "tune-")) and entry["body"].get("content") == content
-        ]  # fmt: skip
-
-    def body(self, kind: str) -> dict[str, Any]:
-        entry = self.last(kind)
-        return entry["body"] if entry is not None and isinstance(entry["body"], dict) else {}
-
-
-def _record_of(path: Path) -> tuple[Path | None, bool]:
-    """The `puna/` folder of the release that the model is, and whether the model is its top one and not the base inside."""
-    if path.is_dir():
-        if (path / RECORD / "ledger.jsonl").is_file():
-            return path / RECORD, True
-        above = path.resolve().parent / RECORD
-        if path.resolve().name == BASE and (above / "ledger.jsonl").is_file():
-            return above, False
-    return None, True
-
-
 def _of_a_release(path: Path, record: Path, top: bool, config: ModelConfig) -> dict[str, Any]:
-    logged, recipe, notes = _read_ledger(record / "ledger.jsonl", path), None, []
+    logged, recipe, notes = read_logged(record / "ledger.jsonl", path), None, []
     try:
         recipe = _read_recipe(record / "recipe.toml")
     except PunaError as error:
@@ -142,33 +107,6 @@ def _of_a_release(path: Path, record: Path, top: bool, config: ModelConfig) -> d
         "licence": licence or read_card(record.parent).licence, "parents": parents, "no_parent": "" if parents else _from_scratch(logged, recipe), "seed": _seed(logged),
         "recipe": _recipe_digest(logged, top), "notes": tuple(notes),
     }  # fmt: skip
-
-
-def _read_ledger(path: Path, model: Path) -> _Logged:
-    """The entries where the chain holds and its last model stage is what lies at `model`."""
-    try:
-        if path.stat().st_size > _MAX_LEDGER:
-            return _Logged(broken="it is too large")
-        entries = Ledger(path).entries()
-    except (PunaError, OSError) as error:
-        return _Logged(broken=error.what[:160] if isinstance(error, PunaError) else "it cannot be read")
-    logged = _Logged(entries)
-    return (
-        logged
-        if logged.trained(_content(model))
-        else _Logged(broken="none of its training stages ended with these files")
-    )
-
-
-def _content(folder: Path) -> str:
-    """The identity of the training stage's artefact that a model folder was copied from (`build.store.content_digest`)."""
-    files = [*folder.iterdir(), *(folder / "adapter").glob("*")]
-    names = {
-        file.relative_to(folder).as_posix(): file
-        for file in files
-        if file.is_file() and file.name not in _NOT_OF_THE_STAGE
-    }
-    return digest_of({name: file_sha256(file) for name, file in sorted(names.items())})
 
 
 def _read_recipe(path: Path) -> Recipe:
@@ -196,7 +134,7 @@ def _training(recipe: Recipe | None, top: bool, config: ModelConfig) -> tuple[in
     return tokens, None if low_rank else training_flops(config, tokens, row)
 
 
-def _parents(path: Path, record: Path, top: bool, logged: _Logged, recipe: Recipe | None) -> tuple[Parent, ...]:
+def _parents(path: Path, record: Path, top: bool, logged: Logged, recipe: Recipe | None) -> tuple[Parent, ...]:
     """The base inside the release first, then the models that the run began with."""
     parents = []
     inner = record.parent / BASE
@@ -204,7 +142,7 @@ def _parents(path: Path, record: Path, top: bool, logged: _Logged, recipe: Recip
         # The tuned model and the base that it was tuned from lie in one release, and its name is the run's.
         name = f"{recipe.name if recipe is not None else path.name}/{BASE}"
         how = "adapter" if recipe is not None and recipe.tune and recipe.tune[-1].adapter is not None else "fine-tuned"
-        numbers = [entry["n"] for content in (_content(inner), _content(path)) for entry in logged.trained(content)]
+        numbers = [entry["n"] for content in (content_of(inner), content_of(path)) for entry in logged.trained(content)]
         evidence = _evidence(logged, numbers)
         parents.append(Parent(name=name, relation=how, digest=weights_digest(inner), evidence=evidence))
     entry = logged.body("base")
@@ -221,21 +159,21 @@ def _parents(path: Path, record: Path, top: bool, logged: _Logged, recipe: Recip
     return tuple(parents)
 
 
-def _from_scratch(logged: _Logged, recipe: Recipe | None) -> str:
+def _from_scratch(logged: Logged, recipe: Recipe | None) -> str:
     """How it is known that the model began with random weights; "" where a ledger does not say so."""
     if logged.broken or recipe is None or recipe.base is not None or not logged.entries:
         return ""
     return "its ledger says that it began with random weights (not yet checked against other models)"
 
 
-def _evidence(logged: _Logged, numbers: Sequence[int]) -> str:
+def _evidence(logged: Logged, numbers: Sequence[int]) -> str:
     if logged.broken:
         return f"its recipe says so; its ledger is not believed: {logged.broken}"
     entries = ", ".join(map(str, sorted(set(numbers))))
     return f"its ledger says so (entries {entries}; not yet checked against the weights)"
 
 
-def _relation(logged: _Logged, recipe: Recipe | None, *, merged: bool) -> str:
+def _relation(logged: Logged, recipe: Recipe | None, *, merged: bool) -> str:
     """What was done to the base, in order: "merged", "grown", "pruned", "extended", "continued" or "adapter"."""
     start = logged.body("start")
     low_rank = recipe is not None and recipe.train.adapter is not None
@@ -251,7 +189,7 @@ def _relation(logged: _Logged, recipe: Recipe | None, *, merged: bool) -> str:
     return ", ".join(step for step, done in steps.items() if done)
 
 
-def _seed(logged: _Logged) -> int | None:
+def _seed(logged: Logged) -> int | None:
     """The seed that was revealed, where it opens a commitment made in the same ledger before training."""
     revealed = logged.body("seed-revealed")
     seed, salt = revealed.get("seed"), revealed.get("salt")
@@ -271,7 +209,7 @@ def _seed(logged: _Logged) -> int | None:
     return None
 
 
-def _recipe_digest(logged: _Logged, top: bool) -> str | None:
+def _recipe_digest(logged: Logged, top: bool) -> str | None:
     """Of the recipe without what makes no weight another (name, title, judgement, release) and without the seed.
 
     The base inside a release is a model of its own: its tuning does not count.

@@ -45,7 +45,7 @@ class BlockMap:
     sources: tuple[int | None, ...]
     runner_up: tuple[int | None, ...]
     units: dict[tuple[int, int | None], ndarray] = field(default_factory=dict)
-    test: Test = Test(name="phi_MATCH", title=TITLE)
+    test: Test = field(default_factory=lambda: Test(name="phi_MATCH", title=TITLE))
 
 
 class _Sheets:
@@ -116,7 +116,9 @@ def _nearest_in_place(block: int, clear: list[int], row: Float[ndarray, " r"]) -
     return min((j for j in clear if row[j] <= least + 1e-9), key=lambda j: abs(j - block))
 
 
-def _pair(own: _Sheets, other: _Sheets, i: int, j: int, effort: Effort) -> tuple[float, float, dict[int | None, int | None]]:
+def _pair(
+    own: _Sheets, other: _Sheets, i: int, j: int, effort: Effort
+) -> tuple[float, float, dict[int | None, int | None]]:
     """(log10 p of the pair, of phi_MATCH alone, which expert of REFERENCE's block each of MODEL's is most like)."""
     least, least_matched, partners = 0.0, 0.0, {}
     tried = len(own.experts) * len(other.experts)
@@ -128,12 +130,19 @@ def _pair(own: _Sheets, other: _Sheets, i: int, j: int, effort: Effort) -> tuple
             both = by_match if a[2].shape != b[2].shape else min(by_match, in_place(a[2], b[2]).log10_p) + math.log10(2)
             if both < best:
                 best, partners[expert] = both, partner
-            least, least_matched = min(least, both + math.log10(tried)), min(least_matched, by_match + math.log10(tried))
+            least, least_matched = (
+                min(least, both + math.log10(tried)),
+                min(least_matched, by_match + math.log10(tried)),
+            )
     return least, least_matched, partners
 
 
 def agreement(
-    gate: Float[Tensor, "n d"], up: Float[Tensor, "n d"], gate_theirs: Float[Tensor, "m d"], up_theirs: Float[Tensor, "m d"], effort: Effort
+    gate: Float[Tensor, "n d"],
+    up: Float[Tensor, "n d"],
+    gate_theirs: Float[Tensor, "m d"],
+    up_theirs: Float[Tensor, "m d"],
+    effort: Effort,
 ) -> float:
     """log10 p of phi_MATCH for one pair of blocks: too many units whose gate and whose up are matched to one and the same unit."""
     if effort.units is not None and len(gate) > effort.units:

@@ -23,12 +23,12 @@ from puna.lineage.weights import sentences
 from puna.lineage.weights.attention import attention_alike, match_heads
 from puna.lineage.weights.blocks import BlockMap, map_blocks
 from puna.lineage.weights.difference import measure
-from puna.lineage.weights.identity import Identity, find_identities
+from puna.lineage.weights.identity import Identity, find_identities, unsound_tensors
 from puna.lineage.weights.matching import Effort
 from puna.lineage.weights.merged import Mixture, mixture
 from puna.lineage.weights.norms import norm_gains
 from puna.lineage.weights.places import units_in_place
-from puna.lineage.weights.reading import Checkpoint, unsound_tensors
+from puna.lineage.weights.reading import Checkpoint
 from puna.lineage.weights.relation import Measured, relate
 from puna.lineage.weights.statistics import holm
 from puna.lineage.weights.stream import Stream, find_stream
@@ -65,15 +65,17 @@ def compare_weights(
 
     `effort`: None chooses by the sizes. Raises `PunaError` where no tensor of a model can be read.
     """
-    bad = unsound_tensors(model.checkpoint)
+    bad = unsound_tensors(model.checkpoint, progress)
     found = [_examine(model, reference, bad, effort, progress) for reference in references]
     together = _joint(model.checkpoint, found)
     return [_in_words(model, one, together, progress) for one in found]
 
 
-def _examine(model: Opened, reference: Opened, bad: dict[str, str], effort: Effort | None, progress: Progress) -> _Found:
+def _examine(
+    model: Opened, reference: Opened, bad: dict[str, str], effort: Effort | None, progress: Progress
+) -> _Found:
     ours, theirs = View(model.checkpoint), View(reference.checkpoint)
-    worse = unsound_tensors(reference.checkpoint)
+    worse = unsound_tensors(reference.checkpoint, progress)
     missing = (*model.checkpoint.missing, *(f"MODEL's {name} {why}" for name, why in bad.items()),
                *reference.checkpoint.missing, *(f"REFERENCE's {name} {why}" for name, why in worse.items()))  # fmt: skip
     tokens = _tokens(model, reference)
@@ -88,22 +90,37 @@ def _examine(model: Opened, reference: Opened, bad: dict[str, str], effort: Effo
             ours = View(ours.checkpoint, stream.basis)
             blocks = map_blocks(ours, theirs, effort, progress)
             beside = _beside(ours, theirs, blocks)
-            tests += [units_in_place(ours, theirs, progress), phi_u(ours, theirs, beside, effort, progress), blocks.test]
+            tests += [
+                units_in_place(ours, theirs, progress),
+                phi_u(ours, theirs, beside, effort, progress),
+                blocks.test,
+            ]
             mapped = [(i, j) for i, j in enumerate(blocks.sources) if j is not None] or beside
             tests += [attention_alike(ours, theirs, mapped)]
         tests += [norm_gains(model.checkpoint, reference.checkpoint)]
     else:
-        stream = Stream(None, Test(name="stream", title="dimensions of the stream in place", why_not="tensors are missing or not finite"))
+        stream = Stream(
+            None,
+            Test(name="stream", title="dimensions of the stream in place", why_not="tensors are missing or not finite"),
+        )
         tests.append(stream.test)
     log10_p, decided_by = _deciding(tests)
     verdict, decided_by = _verdict(model.checkpoint, reference.checkpoint, identities, log10_p, decided_by, tests)
-    return _Found(reference, ours, theirs, tokens, stream, identities, tests, blocks, log10_p, decided_by, verdict, missing)
+    return _Found(
+        reference, ours, theirs, tokens, stream, identities, tests, blocks, log10_p, decided_by, verdict, missing
+    )
 
 
 def _turned(model: Checkpoint, identities: dict[str, Identity]) -> Checkpoint:
     """MODEL with its square matrices the right way round, where REFERENCE shows that they are stored transposed."""
-    turned = {name for name, identity in identities.items() if identity.kind == "transposed" and len(set(model.stored[name].shape)) == 1}
-    roles = {role: replace(source, turned=True) if source.name in turned else source for role, source in model.roles.items()}
+    turned = {
+        name
+        for name, identity in identities.items()
+        if identity.kind == "transposed" and len(set(model.stored[name].shape)) == 1
+    }
+    roles = {
+        role: replace(source, turned=True) if source.name in turned else source for role, source in model.roles.items()
+    }
     return replace(model, roles=roles) if turned else model
 
 
@@ -122,9 +139,11 @@ def _whole(checkpoint: Checkpoint, bad: dict[str, str]) -> bool:
     """Whether every tensor that the tests need is there and finite."""
     sizes = checkpoint.sizes
     expert = 0 if sizes.experts else None
-    needed = [("embed", None, None)]
+    needed: list[tuple[str, int | None, int | None]] = [("embed", None, None)]
     for layer in range(sizes.layers):
-        needed += [(kind, layer, expert) for kind in ("gate", "up", "down")] + [(kind, layer, None) for kind in ("q", "k", "v", "o")]
+        needed += [(kind, layer, expert) for kind in ("gate", "up", "down")] + [
+            (kind, layer, None) for kind in ("q", "k", "v", "o")
+        ]
     names = {role: source.name for role, source in checkpoint.roles.items()}
     return all((name := names.get(role)) is not None and "NaN" not in bad.get(name, "") for role in needed)  # type: ignore[call-overload]
 
@@ -148,7 +167,12 @@ def _deciding(tests: Sequence[Test]) -> tuple[float | None, str]:
 
 
 def _verdict(
-    model: Checkpoint, reference: Checkpoint, identities: dict[str, Identity], log10_p: float | None, decided_by: str, tests: Sequence[Test]
+    model: Checkpoint,
+    reference: Checkpoint,
+    identities: dict[str, Identity],
+    log10_p: float | None,
+    decided_by: str,
+    tests: Sequence[Test],
 ) -> tuple[Verdict, str]:
     if identities and _all_equal(model, reference, identities):
         return "same", "identity"
@@ -181,8 +205,14 @@ def _all_equal(model: Checkpoint, reference: Checkpoint, identities: dict[str, I
 
 def _joint(model: Checkpoint, found: Sequence[_Found]) -> Mixture | None:
     """All references weighed together, where at least two of them may be parents in one stream."""
-    alike = [one for one in found if one.verdict != "independent" and one.stream.basis is not None and one.stream.basis.matrix is None]
-    return mixture(model, [(one.reference.name, one.reference.checkpoint) for one in alike]) if len(alike) >= 2 else None
+    alike = [
+        one
+        for one in found
+        if one.verdict != "independent" and one.stream.basis is not None and one.stream.basis.matrix is None
+    ]
+    return (
+        mixture(model, [(one.reference.name, one.reference.checkpoint) for one in alike]) if len(alike) >= 2 else None
+    )
 
 
 def _in_words(model: Opened, found: _Found, together: Mixture | None, progress: Progress) -> Weights:
@@ -220,7 +250,9 @@ def _measured(model: Opened, found: _Found, progress: Progress) -> list[Measured
     if blocks is None:
         raise ValueError("there is no block map")
     derived = found.verdict in ("same", "derived")
-    sources = [source if derived else (i if i < found.theirs.layers else None) for i, source in enumerate(blocks.sources)]
+    sources = [
+        source if derived else (i if i < found.theirs.layers else None) for i, source in enumerate(blocks.sources)
+    ]
     heads, kv_heads = {}, {}
     if derived:
         for i, source in enumerate(sources):
@@ -238,14 +270,19 @@ def _measured(model: Opened, found: _Found, progress: Progress) -> list[Measured
             name=pair.name, reference=pair.reference, kind=pair.role.kind, layer=pair.role.layer, parameters=pair.parameters,
             identity=known.kind if known else "", undone=pair.undone, difference=facts.relative, cosine=facts.cosine,
         )  # fmt: skip
-        made.append(Measured(shown, facts, pair.role.layer is not None and pair.ours.ndim == 2 and pair.role.kind != "router"))
+        made.append(
+            Measured(shown, facts, pair.role.layer is not None and pair.ours.ndim == 2 and pair.role.kind != "router")
+        )
         progress.update(done)
     progress.finish()
     return made
 
 
 def _same_ids(tokens: Int[Tensor, "n 2"], model: Opened, reference: Opened) -> bool:
-    return bool((tokens[:, 0] == tokens[:, 1]).all()) and len(tokens) >= min(model.checkpoint.sizes.vocab, reference.checkpoint.sizes.vocab) * 0.98
+    return (
+        bool((tokens[:, 0] == tokens[:, 1]).all())
+        and len(tokens) >= min(model.checkpoint.sizes.vocab, reference.checkpoint.sizes.vocab) * 0.98
+    )
 
 
 def _vocabulary_changed(model: Opened, reference: Opened, tokens: Int[Tensor, "n 2"]) -> bool:
@@ -262,12 +299,14 @@ def _blocks(found: _Found, shown: Sequence[TensorDifference]) -> tuple[Block, ..
         return ()
     made = []
     for i, source in enumerate(blocks.sources):
-        sizes = [one.difference for one in shown if one.layer == i and one.difference is not None and not one.kind.endswith("norm")]
+        sizes = [
+            one.difference
+            for one in shown
+            if one.layer == i and one.difference is not None and not one.kind.endswith("norm")
+        ]
         made.append(Block(
             block=i, source=source, log10_p=None if source is None else float(blocks.log10_p[i, source]),
             holm_log10_p=None if source is None else float(blocks.holm[i, source]),
             difference=sorted(sizes)[len(sizes) // 2] if sizes and source is not None else None, runner_up=blocks.runner_up[i],
         ))  # fmt: skip
     return tuple(made)
-
-

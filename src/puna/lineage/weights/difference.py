@@ -13,7 +13,10 @@ from torch import Tensor
 
 _MOST_ROWS = 2048  # of a large matrix: spectra and grids of so many rows tell the kind
 _SEED = 11
-_RANK_ENERGY, _RANK_SHARE = 0.999, 0.5  # of the difference's squares; a rank counts as low up to this share of the smaller side
+_RANK_ENERGY, _RANK_SHARE = (
+    0.999,
+    0.5,
+)  # of the difference's squares; a rank counts as low up to this share of the smaller side
 _GROUPS = (16, 32, 64, 128)  # columns that share one scale in the usual formats; a whole row besides
 
 
@@ -92,7 +95,7 @@ def _grid(ours: Float[Tensor, "n m"], theirs: Float[Tensor, "n m"]) -> int | Non
     """The bits of the coarsest usual grid on which every drawn group of W lies and groups of W' do not."""
     for bits in (4, 8):
         for width in (*_GROUPS, ours.shape[1]):
-            if ours.shape[1] % width or 2**bits >= 2 * width and bits == 8 and width < ours.shape[1]:
+            if ours.shape[1] % width or (2**bits >= 2 * width and bits == 8 and width < ours.shape[1]):
                 continue
             groups = ours.reshape(-1, width)[:256]
             others = theirs.reshape(-1, width)[:256]

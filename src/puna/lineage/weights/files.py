@@ -64,7 +64,12 @@ def _listed(folder: Path) -> dict[str, set[str] | None]:
         mapping = value["weight_map"]
         files: dict[str, set[str] | None] = {}
         for name, file in mapping.items():
-            if not isinstance(file, str) or Path(file).name != file or "\0" in file or not file.endswith(".safetensors"):
+            if (
+                not isinstance(file, str)
+                or Path(file).name != file
+                or "\0" in file
+                or not file.endswith(".safetensors")
+            ):
                 raise ValueError(f"it names the file {str(file)[:60]!r}")
             files.setdefault(file, set()).add(name)  # type: ignore[union-attr]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -72,4 +77,3 @@ def _listed(folder: Path) -> dict[str, set[str] | None]:
     if not files:
         raise PunaError("is an index of no files", where=str(index))
     return dict(sorted(files.items()))
-

@@ -3,12 +3,11 @@
 Comes in: two checkpoints. Goes out: for each tensor of MODEL the one of REFERENCE with the same numbers, wherever it stands and whatever it
 is called. Must never happen: a vector of ones taken for evidence; a whole model in memory.
 
-Each tensor is read once and kept as four small fingerprints that do not depend on where numbers stand: digests of its sorted values as
-they are, as bf16 and as fp16, and divided by the root of their mean square. Two independent tensors of a thousand real numbers share none of these by
-chance. What the fingerprints pair is then told apart by looking: equal in place, transposed, rows or columns in another order.
+Each tensor is read once and kept as four small fingerprints that do not depend on where numbers stand: sums of hashes of its values as
+they are, as bf16 and as fp16, and its moments over its root mean square. Two independent tensors share none of the hashes by chance; like
+moments are only believed once the sorted values agree. What the fingerprints pair is then told apart by looking: equal in place, transposed, rows or columns in another order.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,14 +15,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from puna.lineage.weights.reading import Checkpoint
+from puna.lineage.weights.reading import Checkpoint, unsound
 from puna.progress import QUIET, Progress
 
 Kind = Literal["equal", "rounded", "scaled", "transposed", "permuted"]
 _LEAST = 256  # numbers below which a tensor is no evidence
 _DISTINCT = 64  # and distinct values: gains that are all 1, a mask, a table of angles' few values
-_SAMPLE = 1 << 16  # values, drawn by rank from the sorted ones: the same ranks in a permuted copy
-_SCALED_DIGITS = 3
+_CHUNK = 1 << 22  # values hashed at once
+_SCALED_DIGITS = 5  # of moments: a scaled copy in bf16 keeps them, strangers of a million values differ in the fourth
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class _Print:
 
 def find_identities(model: Checkpoint, reference: Checkpoint, progress: Progress = QUIET) -> dict[str, Identity]:
     """MODEL's stored name -> the tensor of REFERENCE with the same numbers. Trivial tensors and unreadable ones are left out."""
-    theirs = _prints(reference, "fingerprints of the reference", progress)
+    theirs = fingerprints(reference, "fingerprints of the reference", progress)
     by_raw: dict[str, list[str]] = {}
     by_rounded: dict[str, list[str]] = {}
     by_scaled: dict[str, list[str]] = {}
@@ -57,82 +56,107 @@ def find_identities(model: Checkpoint, reference: Checkpoint, progress: Progress
             by_rounded.setdefault(digest, []).append(name)
         by_scaled.setdefault(made.scaled, []).append(name)
     found: dict[str, Identity] = {}
-    for name, made in _prints(model, "fingerprints of the model", progress).items():
-        for digests, table, kind in (((made.raw,), by_raw, "equal"), (made.rounded, by_rounded, "rounded"), ((made.scaled,), by_scaled, "scaled")):
+    for name, made in fingerprints(model, "fingerprints of the model", progress).items():
+        tables: tuple[tuple[tuple[str, ...], dict[str, list[str]], Kind], ...] = (
+            ((made.raw,), by_raw, "equal"), (made.rounded, by_rounded, "rounded"), ((made.scaled,), by_scaled, "scaled"),
+        )  # fmt: skip
+        for digests, table, kind in tables:
             names = [one for digest in digests for one in table.get(digest, ())]
             if names:
                 partner = name if name in names else names[0]
-                found[name] = _told_apart(model, name, reference, partner, kind, made, theirs)  # type: ignore[arg-type]
+                identity = _told_apart(model, name, reference, partner, kind, made, theirs)
+                if identity is not None:
+                    found[name] = identity
                 break
     return found
 
 
-def _prints(checkpoint: Checkpoint, title: str, progress: Progress) -> dict[str, _Print]:
+def fingerprints(checkpoint: Checkpoint, title: str = "fingerprints", progress: Progress = QUIET) -> dict[str, _Print]:
+    """Stored name -> fingerprint, kept with the checkpoint; each tensor is read once, and what is wrong with it is noted on the way."""
     if "prints" in checkpoint.kept:
         known: dict[str, _Print] = checkpoint.kept["prints"]
         return known
-    made = {}
+    made, wrong = {}, {}
     progress.start(title, len(checkpoint.stored), "tensors")
     for done, (name, stored) in enumerate(checkpoint.stored.items(), start=1):
-        one = _print(stored.read())
-        if one is not None:
+        tensor = stored.read()
+        if why := unsound(tensor):
+            wrong[name] = why
+        elif (one := _print(tensor.flatten().to(torch.float32), tuple(tensor.shape))) is not None:
             made[name] = one
         progress.update(done)
     progress.finish()
-    checkpoint.kept["prints"] = made
+    checkpoint.kept |= {"prints": made, "unsound": wrong}
     return made
 
 
-def _print(tensor: Tensor) -> _Print | None:
-    """None where a tensor is no evidence: too small, too few distinct values, not finite."""
-    flat = tensor.flatten().to(torch.float32)
-    if flat.numel() < _LEAST or not bool(torch.isfinite(flat).all()):
+def unsound_tensors(checkpoint: Checkpoint, progress: Progress = QUIET) -> dict[str, str]:
+    """Stored name -> what is wrong, of every tensor that is no evidence."""
+    fingerprints(checkpoint, f"reading {checkpoint.path.name if checkpoint.path else 'the model'}", progress)
+    wrong: dict[str, str] = checkpoint.kept["unsound"]
+    return wrong
+
+
+def _print(flat: Tensor, shape: tuple[int, ...]) -> _Print | None:
+    """None where a tensor is no evidence: too small, too few distinct values."""
+    if flat.numel() < _LEAST:
         return None
     some = flat[:: max(1, flat.numel() // 4096)]
     if len(torch.unique(some)) < min(_DISTINCT, len(some) // 4) and len(torch.unique(flat)) < _DISTINCT:
         return None
-    values = flat.sort().values
-    if values.numel() > _SAMPLE:
-        values = values[torch.linspace(0, values.numel() - 1, _SAMPLE, dtype=torch.float64).round().long()]
-    size = float(flat.double().square().mean().sqrt())
-    sign = 1.0 if float(values[0] + values[-1]) >= 0 else -1.0
-    scaled = (values.double() * sign / size).sort().values
-    # A few ranks and digits: a scaled copy differs in the last digits of each number.
-    ranks = torch.linspace(0, len(scaled) - 1, 33, dtype=torch.float64).round().long()
-    digits = torch.round(scaled[ranks] * 10**_SCALED_DIGITS).long()
-    return _Print(_digest(values), (_digest(values.bfloat16()), _digest(values.half())), _digest(digits), size, tuple(tensor.shape))
+    hashes = torch.zeros(3, dtype=torch.int64)
+    moments = torch.zeros(4, dtype=torch.float64)
+    for part in flat.split(_CHUNK):
+        part = part + 0.0  # -0.0 and 0.0 are one number
+        hashes += torch.stack([_hash_sum(one) for one in (part, part.bfloat16(), part.half())])
+        wide = part.double()
+        square = wide.square()
+        moments += torch.stack([square.sum(), wide.abs().sum(), (square * wide).sum().abs(), square.square().sum()])
+    n, size = flat.numel(), float((moments[0] / flat.numel()).sqrt())
+    scaled = [float(moments[1]) / n / size, float(moments[2]) / n / size**3, float(moments[3]) / n / size**4]
+    raw, bf16, fp16 = (f"{n}:{value}" for value in hashes.tolist())
+    return _Print(raw, (bf16, fp16), f"{n}:" + ":".join(f"{value:.{_SCALED_DIGITS}f}" for value in scaled), size, shape)
 
 
-def _digest(values: Tensor) -> str:
-    values = values + 0 if values.is_floating_point() else values  # -0.0 and 0.0 are one number
-    return hashlib.sha256(values.contiguous().view(torch.uint8).numpy().data).hexdigest()
+def _hash_sum(values: Tensor) -> Tensor:
+    """The sum of a hash of every value, modulo 2^64: the same in any order (a multiset hash; Fibonacci hashing, Knuth vol. 3, 6.4)."""
+    bits = values.view(torch.int32 if values.dtype == torch.float32 else torch.int16).to(torch.int64)
+    mixed = bits * -7046029254386353131
+    return ((mixed ^ (mixed >> 29)) * -4658895280553007687).sum()
 
 
 def _told_apart(
     model: Checkpoint, name: str, reference: Checkpoint, partner: str, kind: Kind, made: _Print, theirs: Mapping[str, _Print]
-) -> Identity:
+) -> Identity | None:  # fmt: skip
+    """What joins two tensors of one fingerprint; None where like moments turn out to be all that they share."""
     ours, other = model.stored[name].read().to(torch.float32), reference.stored[partner].read().to(torch.float32)
-    factor = 1.0
-    if kind == "scaled":
-        factor = made.size / theirs[partner].size
-        if float(ours.flatten().sort().values[-1] + ours.flatten().sort().values[0]) * float(other.max() + other.min()) < 0:
-            factor = -factor
-        ours = ours / factor
+    near = 0.0 if kind == "equal" else 1e-2
     if kind == "rounded":
         ours, other = ours.bfloat16().float(), other.bfloat16().float()
-    near = 1e-2 if kind != "equal" else 0.0
-    if ours.shape == other.shape and _same(ours, other, near):
-        return Identity(partner, kind, factor)
-    if ours.ndim == 2 and ours.T.shape == other.shape and _same(ours.T, other, near):
-        return Identity(partner, "transposed", factor, "" if kind == "equal" else kind)
-    detail = ""
-    if ours.ndim == 2 and ours.shape == other.shape:
-        rows = _same(ours.sort(dim=1).values.sum(1).sort().values, other.sort(dim=1).values.sum(1).sort().values, 1e-3)
-        columns = _same(ours.sum(0).sort().values, other.sum(0).sort().values, 1e-3)
-        rows_kept = _same(ours.sum(1).sort().values, other.sum(1).sort().values, 1e-3)
-        detail = "rows in another order" if rows_kept and not columns else "columns in another order" if columns and not rows_kept else ""
-        detail = detail or ("rows and columns in another order" if rows or columns else "")
-    return Identity(partner, "permuted", factor, detail or "the same numbers in other places")
+    factors = [1.0]
+    if kind == "scaled":
+        size = made.size / theirs[partner].size
+        factors = [size, -size]
+    for factor in factors:
+        plain = ours / factor
+        if plain.shape == other.shape and _same(plain, other, near):
+            return Identity(partner, kind, factor)
+        if plain.ndim == 2 and plain.T.shape == other.shape and _same(plain.T, other, near):
+            return Identity(partner, "transposed", factor, "" if kind == "equal" else kind)
+    for factor in factors:
+        plain = ours / factor
+        if kind != "scaled" or _same(plain.flatten().sort().values, other.flatten().sort().values, near):
+            return Identity(partner, "permuted", factor, _what_moved(plain, other))
+    return None
+
+
+def _what_moved(ours: Tensor, other: Tensor) -> str:
+    if ours.ndim != 2 or ours.shape != other.shape:
+        return "the same numbers in other places"
+    rows, columns = (_same(ours.sum(d).sort().values, other.sum(d).sort().values, 1e-3) for d in (0, 1))
+    if columns and not rows:  # the sums over each row are kept: rows changed places
+        return "rows in another order"
+    return "columns in another order" if rows and not columns else "rows and columns in another order"
 
 
 def _same(a: Tensor, b: Tensor, near: float) -> bool:

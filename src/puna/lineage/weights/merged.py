@@ -39,7 +39,9 @@ def mixture(model: Checkpoint, references: Sequence[tuple[str, Checkpoint]]) -> 
             continue
         ours = model.read(*role)
         theirs = [reference.read(*role) for _, reference in references]
-        if any(other.shape != ours.shape for other in theirs) or not all(torch.isfinite(t).all() for t in (ours, *theirs)):
+        if any(other.shape != ours.shape for other in theirs) or not all(
+            torch.isfinite(t).all() for t in (ours, *theirs)
+        ):
             continue
         grams.append(torch.tensor([[_dot(a, b) for b in theirs] for a in theirs], dtype=torch.float64))
         products.append(torch.tensor([_dot(ours, a) for a in theirs], dtype=torch.float64))
@@ -50,12 +52,17 @@ def mixture(model: Checkpoint, references: Sequence[tuple[str, Checkpoint]]) -> 
     weights = torch.ones(1, len(gram), dtype=torch.float64)
     found = _solve(weights, gram, product)[0]
     draws = torch.randint(len(gram), (_DRAWS, len(gram)), generator=torch.Generator().manual_seed(0))
-    counts = torch.zeros(_DRAWS, len(gram), dtype=torch.float64).scatter_add_(1, draws, torch.ones_like(draws, dtype=torch.float64))
+    counts = torch.zeros(_DRAWS, len(gram), dtype=torch.float64).scatter_add_(
+        1, draws, torch.ones_like(draws, dtype=torch.float64)
+    )
     spread = _solve(counts, gram, product)
     low, high = torch.quantile(spread, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     whole = gram.sum(0)
     explained = float((2 * found @ product.sum(0) - found @ whole @ found) / square.sum().clamp(min=1e-300))
-    alone = tuple(float(p.clamp(min=0) ** 2 / (g * square.sum()).clamp(min=1e-300)) for p, g in zip(product.sum(0), whole.diagonal(), strict=True))
+    alone = tuple(
+        float(p.clamp(min=0) ** 2 / (g * square.sum()).clamp(min=1e-300))
+        for p, g in zip(product.sum(0), whole.diagonal(), strict=True)
+    )
     coefficients = tuple(
         Coefficient(reference=name, value=float(c), low=float(a), high=float(b))
         for (name, _), c, a, b in zip(references, found, low, high, strict=True)

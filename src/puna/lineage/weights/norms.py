@@ -22,7 +22,9 @@ _FLAT = 1e-6  # spread below which gains were never learnt, or were folded away
 def norm_gains(model: Checkpoint, reference: Checkpoint) -> Test:
     """The test over all norms that both have; `details` holds the raw cosine beside the centred correlation."""
     if model.sizes.hidden != reference.sizes.hidden:
-        return Test(name="norms", title=TITLE, why_not=f"the streams are {model.sizes.hidden} and {reference.sizes.hidden} wide")
+        return Test(
+            name="norms", title=TITLE, why_not=f"the streams are {model.sizes.hidden} and {reference.sizes.hidden} wide"
+        )
     roles = [role for role in model.roles if role.kind in ("attn_norm", "mlp_norm", "norm") and role in reference.roles]
     if not roles:
         return Test(name="norms", title=TITLE, why_not="they have no norms in common")

@@ -66,7 +66,6 @@ def log10_tail(z: float, n: int) -> float:
     return max(tail, -math.lgamma(n + 1) / math.log(10))
 
 
-
 MOST_COLUMNS = 4096  # of gate, up and down together; beyond, a drawn part of them serves
 _SEED = 15
 
@@ -87,7 +86,9 @@ def units_in_place(ours: View, theirs: View, progress: Progress = QUIET) -> Test
     title = "hidden units in place"
     sizes = ours.checkpoint.sizes, theirs.checkpoint.sizes
     if sizes[0].ffn != sizes[1].ffn:
-        return Test(name="in_place", title=title, why_not=f"the blocks have {sizes[0].ffn:,} and {sizes[1].ffn:,} hidden units")
+        return Test(
+            name="in_place", title=title, why_not=f"the blocks have {sizes[0].ffn:,} and {sizes[1].ffn:,} hidden units"
+        )
     width = theirs.checkpoint.sizes.hidden
     columns = None
     if 3 * width > MOST_COLUMNS:

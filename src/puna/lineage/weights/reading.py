@@ -72,7 +72,9 @@ class Checkpoint:
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()  # stored tensors of no known role
     path: Path | None = None
-    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what was found out once: fingerprints
+    kept: dict[str, Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # what was found out once: fingerprints
 
     @classmethod
     def of(cls, weights: Weights) -> "Checkpoint":
@@ -90,6 +92,7 @@ class Checkpoint:
         return cls(weights.where, config.to_hf(), stored, roles, sizes)
 
     def has(self, kind: str, layer: int | None = None, expert: int | None = None) -> bool:
+        """Whether a tensor of this role is stored."""
         return Role(kind, layer, expert) in self.roles
 
     def read(self, kind: str, layer: int | None = None, expert: int | None = None) -> Tensor:
@@ -239,7 +242,10 @@ def _sizes(config: Mapping[str, Any], stored: Mapping[str, Stored], roles: Mappi
         return stored[source.name].shape if source is not None and len(stored[source.name].shape) == 2 else (0, 0)
 
     def stated(*keys: str) -> int:
-        value = next((config[key] for key in keys if isinstance(config.get(key), int) and not isinstance(config.get(key), bool)), 0)
+        value = next(
+            (config[key] for key in keys if isinstance(config.get(key), int) and not isinstance(config.get(key), bool)),
+            0,
+        )
         return int(value) if 0 < value < 2**31 else 0
 
     layers = 1 + max((role.layer for role in roles if role.layer is not None), default=-1)
@@ -251,7 +257,9 @@ def _sizes(config: Mapping[str, Any], stored: Mapping[str, Stored], roles: Mappi
     heads = stated("num_attention_heads")
     kv_heads = stated("num_key_value_heads") or heads
     q = shape("q")
-    head_dim = stated("head_dim") or (max(q) // heads if heads and hidden in q and max(q) % heads == 0 and q[0] == q[1] else 0)
+    head_dim = stated("head_dim") or (
+        max(q) // heads if heads and hidden in q and max(q) % heads == 0 and q[0] == q[1] else 0
+    )
     head_dim = head_dim or (hidden // heads if heads else 0)
     tied = config.get("tie_word_embeddings") is True or ("head" not in {role.kind for role in roles} and vocab > 0)
     return Sizes(
@@ -268,11 +276,3 @@ def unsound(tensor: Tensor) -> str:
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
         return "holds NaN or infinity"
     return "is all zeros" if float(low) == float(high) == 0.0 else ""
-
-
-def unsound_tensors(checkpoint: Checkpoint) -> dict[str, str]:
-    """Stored name -> what is wrong, of every tensor that is no evidence."""
-    if "unsound" not in checkpoint.kept:
-        checkpoint.kept["unsound"] = {name: why for name, stored in checkpoint.stored.items() if (why := unsound(stored.read()))}
-    found: dict[str, str] = checkpoint.kept["unsound"]
-    return found

@@ -21,7 +21,12 @@ from puna.lineage.weights.reading import Sizes
 COPY, RENAMED, ROUNDED, QUANTISED = "copy", "renamed", "rounded", "quantised"
 FINE_TUNED, CONTINUED, ADAPTER, NOISED = "fine-tuned", "continued", "adapter merged", "noised"
 GROWN, PRUNED_DEPTH, PRUNED_WIDTH = "grown in depth", "pruned in depth", "pruned in width"
-MERGED, VOCABULARY, UPCYCLED, SPARSE = "merged from several", "vocabulary rebuilt", "upcycled to experts", "pruned by magnitude"
+MERGED, VOCABULARY, UPCYCLED, SPARSE = (
+    "merged from several",
+    "vocabulary rebuilt",
+    "upcycled to experts",
+    "pruned by magnitude",
+)
 
 EQUAL = 1e-6  # relative difference that only another order of sums can leave
 TURNED = 3e-3  # the same where a rotation had to be fitted, and may have been stored in bf16

@@ -41,14 +41,21 @@ def told(found: Weights, model: str, reference: str, identities: Mapping[str, Id
         return f"The weights of {model} are those of {reference}, number for number.", tuple(evidence)
     if found.verdict == "derived":
         done = _DONE.get(found.relation or "", "what was done to it cannot be named")
-        share = "" if found.share is None else f" {found.share:.0%} of its parameters stand in tensors that carry {reference}'s."
+        share = (
+            ""
+            if found.share is None
+            else f" {found.share:.0%} of its parameters stand in tensors that carry {reference}'s."
+        )
         also = f" Besides: {', '.join(found.also)}." if found.also else ""
         how = (
             "the same numbers stand in both, which never happens by chance" if found.decided_by == "identity"
             else f"agreement like this would come about by chance once in 10^{-round(found.log10_p or 0)} cases"
         )  # fmt: skip
         doubt = f" {AMBIGUOUS[found.relation]}" if found.relation in AMBIGUOUS else ""
-        return f"The weights of {model} stem from those of {reference}: {how}. By the figures {done}.{also}{share}{doubt}", tuple(evidence)
+        return (
+            f"The weights of {model} stem from those of {reference}: {how}. By the figures {done}.{also}{share}{doubt}",
+            tuple(evidence),
+        )
     if found.verdict == "independent":
         return (
             f"The weights of {model} show no trace of those of {reference}: every test finds as much agreement as between two strangers"
@@ -80,8 +87,6 @@ def _evidence(found: Weights, identities: Mapping[str, Identity]) -> list[str]:
     if len(found.missing) > 8:
         lines.append(f"not read: {len(found.missing) - 8} more")
     return lines
-
-
 
 
 def with_behaviour(found: Weights, behaviour: Behaviour) -> Weights:

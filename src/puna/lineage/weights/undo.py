@@ -20,7 +20,9 @@ from puna.lineage.weights.view import View
 
 ATTENTION_IN, MLP_IN = ("q", "k", "v"), ("gate", "up")
 _CLEARLY = 0.7  # an undoing is kept where it leaves less than this share of the difference
-_ALIKE = 0.5  # and where a scale is undone, what is left must be the lesser part: shrinking anything makes it differ less
+_ALIKE = (
+    0.5  # and where a scale is undone, what is left must be the lesser part: shrinking anything makes it differ less
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ class Origin:
     """Where the blocks of MODEL come from, and in which order their parts stand. Keys are (block, expert or None) and block."""
 
     sources: Sequence[int | None]
-    units: Mapping[tuple[int, int | None], np.ndarray] = field(default_factory=dict)  # unit i of MODEL is unit order[i] of the source
-    heads: Mapping[int, np.ndarray] = field(default_factory=dict)  # query head i of MODEL is head order[i] of the source
+    units: Mapping[tuple[int, int | None], np.ndarray] = field(
+        default_factory=dict
+    )  # unit i of MODEL is unit order[i] of the source
+    heads: Mapping[int, np.ndarray] = field(
+        default_factory=dict
+    )  # query head i of MODEL is head order[i] of the source
     kv_heads: Mapping[int, np.ndarray] = field(default_factory=dict)
     tokens: Float[Tensor, "n 2"] | None = None  # shared ids; None: the vocabularies are one and the same
 
@@ -79,10 +85,11 @@ def _partner(role: Role, theirs: View, origin: Origin) -> Role | None:
     return None
 
 
-def _pair(ours: View, theirs: View, role: Role, partner: Role, origin: Origin) -> tuple[Tensor, Tensor, tuple[str, ...]] | None:
+def _pair(
+    ours: View, theirs: View, role: Role, partner: Role, origin: Origin
+) -> tuple[Tensor, Tensor, tuple[str, ...]] | None:
     plain = ours.basis.matrix is None and ours.basis.order is None
-    raw = _rows(ours, role, folded=False), _rows(theirs, partner, folded=False)
-    raw = _ordered(*raw, role, origin)
+    raw = _ordered(_rows(ours, role, folded=False), _rows(theirs, partner, folded=False), role, origin)
     words = [raw[2]] if raw[2] else []
     if plain and raw[0].shape == raw[1].shape:
         best = (raw[0], raw[1], tuple(words))
@@ -95,12 +102,12 @@ def _pair(ours: View, theirs: View, role: Role, partner: Role, origin: Origin) -
     if role.kind.endswith("norm") or raw[0].ndim == 1:
         return None  # in another basis a gain is part of the matrices behind it
     a, b, _ = _ordered(_rows(ours, role, folded=True), _rows(theirs, partner, folded=True), role, origin)
+    kept = torch.ones(b.shape[1], dtype=torch.bool)
     if ours.basis.matrix is not None:
         kept = ours.basis.matrix.abs().sum(dim=0) > 0
-        a, b = ours.basis.apply(a)[:, kept], b[:, kept]
-    elif not plain:
-        kept = ours.basis.order >= 0  # type: ignore[operator]
-        a, b = ours.basis.apply(a)[:, kept], b[:, kept]
+    elif ours.basis.order is not None:
+        kept = ours.basis.order >= 0
+    a, b = ours.basis.apply(a)[:, kept], b[:, kept]
     if a.shape != b.shape:
         return None
     return _rescaled(a, b, (*words, ours.basis.name))

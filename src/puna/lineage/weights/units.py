@@ -25,7 +25,11 @@ _SEED = 2502
 
 
 def phi_u(
-    ours: View, theirs: View, blocks: Sequence[tuple[int, int]], effort: Effort | None = None, progress: Progress = QUIET
+    ours: View,
+    theirs: View,
+    blocks: Sequence[tuple[int, int]],
+    effort: Effort | None = None,
+    progress: Progress = QUIET,
 ) -> Test:
     """The test over pairs (block of MODEL, block of REFERENCE), which must not have been chosen by this test. Each block of MODEL at most
     once: blocks are then independent under the null.
@@ -39,7 +43,9 @@ def phi_u(
     found = []
     progress.start("phi_U", len(blocks), "blocks")
     for done, (i, j) in enumerate(blocks, start=1):
-        found.append(_order_p(ours.up(i, 0 if ours.experts else None), theirs.up(j, 0 if theirs.experts else None), effort))
+        found.append(
+            _order_p(ours.up(i, 0 if ours.experts else None), theirs.up(j, 0 if theirs.experts else None), effort)
+        )
         progress.update(done)
     progress.finish()
     log10_p = fisher([p for _, p in found])

@@ -67,10 +67,12 @@ class View:
 
     @property
     def layers(self) -> int:
+        """Blocks."""
         return self.checkpoint.sizes.layers
 
     @property
     def experts(self) -> int:
+        """Experts of a block; 0 for a plain MLP."""
         return self.checkpoint.sizes.experts
 
     def _gain(self, kind: str, layer: int | None) -> Float[Tensor, " d"]:
@@ -78,18 +80,23 @@ class View:
         return c.read(kind, layer) if c.has(kind, layer) else torch.ones(c.sizes.hidden)
 
     def gate(self, layer: int, expert: int | None = None) -> Float[Tensor, "ffn d"]:
+        """What each hidden unit's gate reads."""
         return self.basis.apply(self.checkpoint.read("gate", layer, expert) * self._gain("mlp_norm", layer))
 
     def up(self, layer: int, expert: int | None = None) -> Float[Tensor, "ffn d"]:
+        """What each hidden unit reads."""
         return self.basis.apply(self.checkpoint.read("up", layer, expert) * self._gain("mlp_norm", layer))
 
     def down(self, layer: int, expert: int | None = None) -> Float[Tensor, "ffn d"]:
+        """What each hidden unit writes."""
         return self.basis.apply(self.checkpoint.read("down", layer, expert).T)
 
     def mlp(self, layer: int, expert: int | None = None) -> Mlp:
+        """All three of a block."""
         return Mlp(self.gate(layer, expert), self.up(layer, expert), self.down(layer, expert))
 
     def attention(self, layer: int) -> Attention:
+        """Every head of a block."""
         c, s, gain = self.checkpoint, self.checkpoint.sizes, self._gain("attn_norm", layer)
         heads = [
             self.basis.apply(c.read(kind, layer) * gain).unflatten(0, (count, s.head_dim))
@@ -99,10 +106,13 @@ class View:
         return Attention(heads[0], heads[1], heads[2], out)
 
     def embed_rows(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """The embeddings of some tokens."""
         return self.basis.apply(self.checkpoint.read("embed")[ids])
 
     def embed(self) -> Float[Tensor, "v d"]:
+        """All embeddings."""
         return self.basis.apply(self.checkpoint.read("embed"))
 
     def head(self) -> Float[Tensor, "v d"]:
+        """What each output reads."""
         return self.basis.apply(self.checkpoint.read("head") * self._gain("norm", None))

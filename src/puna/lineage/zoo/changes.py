@@ -125,7 +125,11 @@ def units_permuted(state: State, seed: int, config: ModelConfig = CONFIG) -> Sta
 def heads_permuted(state: State, seed: int) -> State:
     """Key-value groups, and query heads inside them, in another order in every block."""
     draw, made = torch.Generator().manual_seed(seed), dict(state)
-    groups, per, width = CONFIG.num_key_value_heads, CONFIG.num_attention_heads // CONFIG.num_key_value_heads, CONFIG.head_dim
+    groups, per, width = (
+        CONFIG.num_key_value_heads,
+        CONFIG.num_attention_heads // CONFIG.num_key_value_heads,
+        CONFIG.head_dim,
+    )
     for layer in range(CONFIG.num_hidden_layers):
         kv = torch.randperm(groups, generator=draw)
         heads = torch.cat([group * per + torch.randperm(per, generator=draw) for group in kv])
@@ -146,7 +150,9 @@ def stream_permuted(state: State, seed: int) -> State:
 
 def stream_rotated(state: State, seed: int) -> State:
     """Gains folded, then everything that reads or writes the stream turned by one random rotation."""
-    turn, _ = torch.linalg.qr(torch.randn(CONFIG.hidden_size, CONFIG.hidden_size, generator=torch.Generator().manual_seed(seed)))
+    turn, _ = torch.linalg.qr(
+        torch.randn(CONFIG.hidden_size, CONFIG.hidden_size, generator=torch.Generator().manual_seed(seed))
+    )
     made = {}
     for name, tensor in folded(state).items():
         if tensor.ndim == 1:
@@ -218,8 +224,18 @@ def upcycled(state: State, experts: int, seed: int) -> Changed:
             noise = 0.01 * tensor.std() * torch.randn(tensor.shape, generator=draw)
             made[f"{layer}.block_sparse_moe.experts.{expert}.{letters[kind]}.weight"] = tensor + noise
         if kind == "gate_proj":
-            made[f"{layer}.block_sparse_moe.gate.weight"] = 0.02 * torch.randn(experts, CONFIG.hidden_size, generator=draw)
-    return Changed(made, hf={"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": experts, "num_experts_per_tok": 2})
+            made[f"{layer}.block_sparse_moe.gate.weight"] = 0.02 * torch.randn(
+                experts, CONFIG.hidden_size, generator=draw
+            )
+    return Changed(
+        made,
+        hf={
+            "architectures": ["MixtralForCausalLM"],
+            "model_type": "mixtral",
+            "num_local_experts": experts,
+            "num_experts_per_tok": 2,
+        },
+    )
 
 
 def _mlp(layer: int, kind: str) -> str:

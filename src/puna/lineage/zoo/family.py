@@ -41,7 +41,13 @@ class ZooSize:
 
 TINY = ZooSize(strangers=4, parents=1, steps=40, noise=(0.3,), shares=(0.3,))
 DEFAULT = ZooSize(strangers=33, parents=4, steps=150)
-LARGE = ZooSize(strangers=65, parents=8, steps=200, noise=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0), shares=(0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9))
+LARGE = ZooSize(
+    strangers=65,
+    parents=8,
+    steps=200,
+    noise=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+    shares=(0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9),
+)
 SIZES = {"tiny": TINY, "default": DEFAULT, "large": LARGE}
 
 
@@ -84,7 +90,9 @@ def build_family(size: ZooSize, folder: Path, seed: int, progress: Progress = QU
         for parent in parents:
             for kind in ("fine-tuned", "short", "long", "adapter", "sibling", "student"):
                 name = f"{parent}-{kind}"
-                second[name] = workers.submit(_second, kind, ground, folder / parent, folder / name, seed, name, parent, size.steps)
+                second[name] = workers.submit(
+                    _second, kind, ground, folder / parent, folder / name, seed, name, parent, size.steps
+                )
         _wait(second, "training on from them", progress)
     cases: list[Case] = []
     progress.start("transforming", len(parents), "parents")
@@ -92,7 +100,11 @@ def build_family(size: ZooSize, folder: Path, seed: int, progress: Progress = QU
         other = strangers[size.parents + number % (size.strangers - size.parents)]
         for case, made in _changes(size, folder, parent, other, ground, _seed(seed, parent)):
             if made is not None:
-                write_member(folder / case.member, made, ground.other_tokenizer if case.kind == named.VOCABULARY else ground.tokenizer)
+                write_member(
+                    folder / case.member,
+                    made,
+                    ground.other_tokenizer if case.kind == named.VOCABULARY else ground.tokenizer,
+                )
             cases.append(case)
         progress.update(number + 1)
     progress.finish()
@@ -101,13 +113,22 @@ def build_family(size: ZooSize, folder: Path, seed: int, progress: Progress = QU
     return Zoo(folder, ground, tuple(strangers), tuple(cases), students, bits)
 
 
-def _changes(size: ZooSize, folder: Path, parent: str, other: str, ground: Ground, seed: int) -> Iterator[tuple[Case, Changed | None]]:
+def _changes(
+    size: ZooSize, folder: Path, parent: str, other: str, ground: Ground, seed: int
+) -> Iterator[tuple[Case, Changed | None]]:
     """Every case of one parent; None where the member was trained already."""
     state, stranger = read_state(folder / parent), read_state(folder / other)
     tuned, longer = read_state(folder / f"{parent}-fine-tuned"), read_state(folder / f"{parent}-short")
 
     def case(kind: str, name: str, *relations: str, **truth: Any) -> Case:
-        return Case(kind, f"{parent}-{name}", truth.pop("references", (parent,)), truth.pop("derived", True), relations or (kind,), **truth)
+        return Case(
+            kind,
+            f"{parent}-{name}",
+            truth.pop("references", (parent,)),
+            truth.pop("derived", True),
+            relations or (kind,),
+            **truth,
+        )
 
     plain: Callable[[State], Changed] = Changed
     yield case(named.FINE_TUNED, "fine-tuned"), None
@@ -129,14 +150,24 @@ def _changes(size: ZooSize, folder: Path, parent: str, other: str, ground: Groun
         ("gains folded, rescaled", changes.rescaled(state, seed)), ("transposed", changes.transposed(state)),
     ):  # fmt: skip
         yield case(kind, kind.replace(" ", "-").replace(",", ""), named.COPY), plain(made)
-    for how, order in (("duplicate", (0, 1, 2, 1, 2, 3)), ("solar", (0, 1, 2, 1, 2, 3)), ("silent", (0, 1, 1, 2, 2, 3))):
+    for how, order in (
+        ("duplicate", (0, 1, 2, 1, 2, 3)),
+        ("solar", (0, 1, 2, 1, 2, 3)),
+        ("silent", (0, 1, 1, 2, 2, 3)),
+    ):
         yield case(named.GROWN, how, sources=order), changes.grown(state, how)
     yield case(named.PRUNED_DEPTH, "shallow", sources=(0, 1, 3)), changes.shallower(state, [0, 1, 3])
     for what, sizes in (("neurons", {"intermediate": 112}), ("heads", {"heads": 2}), ("channels", {"hidden": 48})):
         yield case(named.PRUNED_WIDTH, f"fewer-{what}"), changes.narrower(state, ground.prose, **sizes)
     for share in size.shares:
         yield (
-            case(named.MERGED, f"merged-{share:g}", references=(parent, other), coefficients=(share, 1 - share), amount=share),
+            case(
+                named.MERGED,
+                f"merged-{share:g}",
+                references=(parent, other),
+                coefficients=(share, 1 - share),
+                amount=share,
+            ),
             plain(changes.sum_of(state, stranger, share)),
         )
     yield case(named.VOCABULARY, "vocabulary"), plain(changes.new_vocabulary(state, _pieces(ground)))
@@ -166,7 +197,9 @@ def _pieces(ground: Ground) -> list[list[int]]:
 def pool() -> ProcessPoolExecutor:
     """As many single-threaded processes as the machine has cores, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ProcessPoolExecutor(min(8, cores), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(
+        min(8, cores), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def _wait(jobs: dict[str, Future[None]], title: str, progress: Progress) -> None:
@@ -178,11 +211,15 @@ def _wait(jobs: dict[str, Future[None]], title: str, progress: Progress) -> None
 
 
 def _scratch(ground: Ground, folder: Path, seed: int, name: str, steps: int) -> None:
-    made = training.from_scratch(ground.prose, init=_seed(seed, name, "init"), order=_seed(seed, name, "order"), steps=steps)
+    made = training.from_scratch(
+        ground.prose, init=_seed(seed, name, "init"), order=_seed(seed, name, "order"), steps=steps
+    )
     write_member(folder, Changed(made), ground.tokenizer)
 
 
-def _second(kind: str, ground: Ground, source: Path, folder: Path, seed: int, name: str, parent: str, steps: int) -> None:
+def _second(
+    kind: str, ground: Ground, source: Path, folder: Path, seed: int, name: str, parent: str, steps: int
+) -> None:
     state, order = read_state(source), _seed(seed, name, "order")
     if kind == "fine-tuned":
         made = training.further(state, ground.code, order=order, steps=steps // 3, rate=training.FINE_RATE)
@@ -205,7 +242,11 @@ def _seed(seed: int, *names: str) -> int:
 def write_member(folder: Path, made: Changed, tokenizer: Path) -> None:
     """A model folder, under whatever names its tensors have."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in made.state.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in made.state.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     (folder / "config.json").write_text(json.dumps(made.config.to_hf() | made.hf, indent=2), encoding="utf-8")
     write_tokenizer(tokenizer, folder, chat=False, context=made.config.max_position_embeddings)
 
@@ -219,5 +260,3 @@ def strangers_of(zoo: Zoo) -> Sequence[Case]:
     """Pairs that share nothing but shape, text and tokenizer: all from scratch, each with all after it."""
     names = zoo.strangers
     return [Case(STRANGERS, name, tuple(names[number + 1 :]), False) for number, name in enumerate(names[:-1])]
-
-

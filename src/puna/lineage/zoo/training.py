@@ -10,10 +10,10 @@ source of its standard library. Small models learn it in seconds: 4 blocks, 64 w
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc_data import topics
 
 import torch
 from jaxtyping import Int
-from pydoc_data import topics
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,7 +50,12 @@ def prepare(folder: Path) -> Ground:
     train_tokenizer([prose], VOCAB, folder / "tokenizer")
     train_tokenizer([code], VOCAB, folder / "other_tokenizer")
     tokenizer = Tokenizer.load(folder / "tokenizer")
-    return Ground(folder / "tokenizer", folder / "other_tokenizer", torch.tensor(tokenizer.encode(prose)), torch.tensor(tokenizer.encode(code)))
+    return Ground(
+        folder / "tokenizer",
+        folder / "other_tokenizer",
+        torch.tensor(tokenizer.encode(prose)),
+        torch.tensor(tokenizer.encode(code)),
+    )
 
 
 def _library_source() -> str:
@@ -71,7 +76,9 @@ def from_scratch(ids: Int[Tensor, " n"], *, init: int, order: int, steps: int) -
     return _state(_trained(model, ids, steps, RATE, order))
 
 
-def further(state: State, ids: Int[Tensor, " n"], *, order: int, steps: int, rate: float, config: ModelConfig = CONFIG) -> State:
+def further(
+    state: State, ids: Int[Tensor, " n"], *, order: int, steps: int, rate: float, config: ModelConfig = CONFIG
+) -> State:
     """The model trained on."""
     return _state(_trained(decoder_of(state, config), ids, steps, rate, order))
 
@@ -111,7 +118,9 @@ def agreement(ours: State, theirs: State, ids: Int[Tensor, " n"]) -> float:
     return float((first == second).float().mean())
 
 
-def _trained(model: Decoder, ids: Int[Tensor, " n"], steps: int, rate: float, order: int, teacher: Decoder | None = None) -> Decoder:
+def _trained(
+    model: Decoder, ids: Int[Tensor, " n"], steps: int, rate: float, order: int, teacher: Decoder | None = None
+) -> Decoder:
     draw = torch.Generator().manual_seed(order)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from puna.lineage.opened import open_for_comparison
-from puna.lineage.verdict import DERIVED_BELOW, Part, Rate, Verdict
+from puna.lineage.verdict import DERIVED_BELOW, Block, Part, Rate, Verdict
 from puna.lineage.weights.compare import DECIDING, compare_weights
 from puna.lineage.weights.statistics import rate
 from puna.lineage.zoo import training
@@ -88,7 +88,9 @@ def judge_family(zoo: Zoo, seed: int, progress: Progress = QUIET) -> ZooResult:
     return counted(rows, spoken, zoo.bits_per_token, seed, {"comparing": round(time.monotonic() - began, 1)})
 
 
-def counted(rows: Sequence[Row], spoken: tuple[Spoken, ...], bits: float, seed: int, seconds: dict[str, float]) -> ZooResult:
+def counted(
+    rows: Sequence[Row], spoken: tuple[Spoken, ...], bits: float, seed: int, seconds: dict[str, float]
+) -> ZooResult:
     """Rates from rows."""
     strangers = [row for row in rows if row.kind == STRANGERS]
     others = [row for row in rows if row.kind in (OTHER_FAMILY, STUDENT)]
@@ -147,7 +149,9 @@ def _judge(folder: Path, case: Case) -> list[Row]:
         values = {one.reference: one.value for one in found.coefficients}
         error = None
         if case.coefficients is not None:
-            error = max(abs(values.get(ref, 0.0) - true) for ref, true in zip(case.references, case.coefficients, strict=True))
+            error = max(
+                abs(values.get(ref, 0.0) - true) for ref, true in zip(case.references, case.coefficients, strict=True)
+            )
         rows.append(Row(
             kind=case.kind, member=case.member, reference=name, derived=case.derived, verdict=found.verdict, relation=found.relation,
             also=found.also, expected=case.relations, log10_p=found.log10_p, share=found.share, verdict_right=right,
@@ -159,8 +163,10 @@ def _judge(folder: Path, case: Case) -> list[Row]:
     return rows
 
 
-def _right_map(truth: Sequence[int], blocks: Sequence) -> bool:  # type: ignore[type-arg]
-    return len(blocks) == len(truth) and all(block.source == source for block, source in zip(blocks, truth, strict=True))
+def _right_map(truth: Sequence[int], blocks: Sequence[Block]) -> bool:
+    return len(blocks) == len(truth) and all(
+        block.source == source for block, source in zip(blocks, truth, strict=True)
+    )
 
 
 def _spoken(zoo: Zoo, student: str, teacher: str) -> Spoken:
@@ -186,7 +192,9 @@ def zoo_text(result: ZooResult) -> str:
         named = result.relations.get(kind)
         called = ", ".join(dict.fromkeys(row.relation or row.verdict for row in rows))
         middle = statistics.median(row.log10_p or 0.0 for row in rows)
-        lines.append(f"{kind[:26]:<27}{f'{seen.hits}/{seen.n}':>8}{f'{named.hits}/{named.n}' if named else '-':>15}{_power(middle):>12}  {called[:16]}")
+        lines.append(
+            f"{kind[:26]:<27}{f'{seen.hits}/{seen.n}':>8}{f'{named.hits}/{named.n}' if named else '-':>15}{_power(middle):>12}  {called[:16]}"
+        )
     lines.append("-" * 80)
     false, undecided, other = result.false_positives, result.undecided, result.other_family
     lines += [
@@ -203,12 +211,16 @@ def zoo_text(result: ZooResult) -> str:
     if result.maps:
         lines.append(f"block maps right: {result.maps.hits} of {result.maps.n}")
     if result.coefficients:
-        lines.append(f"merge coefficients within {_COEFFICIENT_ERROR}: {result.coefficients.hits} of {result.coefficients.n}")
+        lines.append(
+            f"merge coefficients within {_COEFFICIENT_ERROR}: {result.coefficients.hits} of {result.coefficients.n}"
+        )
     lines += ["", f"{'test':<14}{'false positives':>18}{'found':>14}   at p < {DERIVED_BELOW:g}"]
     for name, found in result.by_test.items():
         false_, power = found.get("false_positives"), found.get("power")
         mark = "" if name in DECIDING else "  second opinion"
-        lines.append(f"{name:<14}{f'{false_.hits}/{false_.n}' if false_ else '-':>18}{f'{power.hits}/{power.n}' if power else '-':>14}{mark}")
+        lines.append(
+            f"{name:<14}{f'{false_.hits}/{false_.n}' if false_ else '-':>18}{f'{power.hits}/{power.n}' if power else '-':>14}{mark}"
+        )
     for one in result.spoken:
         lines.append(
             f"{one.student} agrees with its teacher on {one.agreement:.1%} of next tokens;\n"

@@ -24,8 +24,8 @@ from puna.model.formats.huggingface import (
     _Place,
     _places,
     _read_json,
-    read_tensor,
     _shards,
+    read_tensor,
     require_same,
 )
 from puna.model.formats.safetensors_header import DTYPES, shown
