@@ -117,7 +117,7 @@ def _merge_order(ours: Tokenizer, theirs: Tokenizer) -> float | None:
 def _merges(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
     found = tokenizer.backend_json().get("model", {}).get("merges") or []
     pairs = (tuple(one.split(" ", 1)) if isinstance(one, str) else tuple(one) for one in found)
-    return {pair: place for place, pair in enumerate(pairs) if len(pair) == 2}  # type: ignore[misc]
+    return {pair: place for place, pair in enumerate(pairs) if len(pair) == 2}
 
 
 def _parts(ours: Tokenizer, theirs: Tokenizer) -> tuple[FieldPair, ...]:

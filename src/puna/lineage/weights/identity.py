@@ -86,7 +86,7 @@ def fingerprints(checkpoint: Checkpoint, title: str = "fingerprints", progress: 
             made[name] = one
         progress.update(done)
     progress.finish()
-    checkpoint.kept |= {"prints": made, "unsound": wrong}
+    checkpoint.kept.update(prints=made, unsound=wrong)
     return made
 
 
