@@ -12,6 +12,7 @@ from typing import NamedTuple
 from puna.board.choice import mean_difference, presets
 from puna.board.compare import task_pairs
 from puna.board.data import Board, Column, Dirt, Gain, Part, Row, Score, SeedGroup
+from puna.board.descent import with_descent
 from puna.board.family import parents_of
 from puna.board.writing import slugs
 from puna.errors import PunaError
@@ -21,6 +22,7 @@ from puna.judge.measured import Measurement, ModelFacts, TaskFacts
 from puna.judge.pairs import presumed
 from puna.judge.store.store import StoredResult
 from puna.judge.summary import summarise_seeds
+from puna.lineage.verdict import Lineage
 from puna.progress import QUIET, Progress
 
 ORDER = (
@@ -58,6 +60,7 @@ def gather(
     *,
     title: str,
     refused: Sequence[tuple[str, str]] = (),
+    comparisons: Sequence[Lineage] = (),
     reader: Reader | None = None,
     progress: Progress = QUIET,
 ) -> Gathered:
@@ -68,6 +71,7 @@ def gather(
     turned_away = list(refused)
     results = sorted(results, key=lambda one: one.id)
     models, model_of = _models(results)
+    models = [replace(row, facts=with_descent(row.facts, comparisons)) for row in models]
     tasks, task_of = _tasks(results)
     every = [
         Shown(one, model_of[one.id], task_of[one.id], score_of(one)) for one in results

@@ -27,6 +27,7 @@ from puna.board.writing import Folder, replace_board
 from puna.called import typed
 from puna.errors import PunaError
 from puna.judge.store.store import StoredResult
+from puna.lineage.verdict import Lineage
 from puna.progress import QUIET, Progress
 
 _ALWAYS = ("static/board.js",)
@@ -63,9 +64,12 @@ def build_board(
     *,
     title: str = "Leaderboard",
     refused: Sequence[tuple[Path | str, str]] = (),
+    comparisons: Sequence[Lineage] = (),
     progress: Progress = QUIET,
 ) -> BoardReport:
     """Write the board of `results` as the folder `out`, whole or not at all; `refused` are (path, why) of files that were not taken.
+
+    `comparisons`: of weights (`puna lineage`), from which parents and their evidence come.
 
     Raises `PunaError` where there is no result, or `out` is neither absent, empty, nor a board of ours.
     """
@@ -81,7 +85,9 @@ def build_board(
     def fill(folder: Folder) -> None:
         items = Items(folder)
         told = [(str(path), why) for path, why in refused]
-        gathered = gather(results, title=title, refused=told, reader=items.add, progress=progress)
+        gathered = gather(
+            results, title=title, refused=told, comparisons=comparisons, reader=items.add, progress=progress
+        )
         _fill(folder, gathered, items.finish(gathered.board), progress)
         made.append(gathered)
 

@@ -15,6 +15,7 @@ from puna.cli.verbs import print_json
 from puna.errors import PunaError
 from puna.judge.columns import wrap
 from puna.judge.store.store import Store
+from puna.lineage import records
 from puna.words import counted
 
 HOST = "127.0.0.1"
@@ -28,8 +29,9 @@ def run_board(store: Path, out: Path, *, title: str, serve: bool, port: int, jso
     problems: list[PunaError] = []
     with terminal_progress() as progress:
         results = kept.results(problems, progress=progress)
+        comparisons = records.load(store, problems)
         refused = [(Path(problem.where or store), problem.what) for problem in problems]
-        report = build_board(results, out, title=title, refused=refused, progress=progress)
+        report = build_board(results, out, title=title, refused=refused, comparisons=comparisons, progress=progress)
     if json:
         print_json({"out": str(out), "models": report.models, "tasks": report.tasks, "results": report.results,
                     "refused": [{"path": str(path), "reason": reason} for path, reason in refused]})  # fmt: skip

@@ -21,7 +21,7 @@ from puna.progress import QUIET, Progress
 Kind = Literal["equal", "rounded", "scaled", "transposed", "permuted"]
 _LEAST = 256  # numbers below which a tensor is no evidence
 _DISTINCT = 64  # and distinct values: gains that are all 1, a mask, a table of angles' few values
-_CHUNK = 1 << 22  # values hashed at once
+_CHUNK, _MASK = 1 << 15, (1 << 64) - 1  # values hashed at once: in the cache, and below what torch spreads over threads
 _SCALED_DIGITS = 5  # of moments: a scaled copy in bf16 keeps them, strangers of a million values differ in the fourth
 
 
@@ -38,7 +38,7 @@ class Identity:
 @dataclass(frozen=True)
 class _Print:
     raw: str
-    rounded: tuple[str, str]  # after bf16, fp16
+    rounded: tuple[str, ...]  # after bf16 and fp16, as far as these are coarser than what is stored
     scaled: str
     size: float  # root mean square
     shape: tuple[int, ...]
@@ -82,7 +82,7 @@ def fingerprints(checkpoint: Checkpoint, title: str = "fingerprints", progress: 
         tensor = stored.read()
         if why := unsound(tensor):
             wrong[name] = why
-        elif (one := _print(tensor.flatten().to(torch.float32), tuple(tensor.shape))) is not None:
+        elif (one := _print(tensor.flatten().to(torch.float32), tuple(tensor.shape), stored.dtype)) is not None:
             made[name] = one
         progress.update(done)
     progress.finish()
@@ -97,32 +97,41 @@ def unsound_tensors(checkpoint: Checkpoint, progress: Progress = QUIET) -> dict[
     return wrong
 
 
-def _print(flat: Tensor, shape: tuple[int, ...]) -> _Print | None:
+def _print(flat: Tensor, shape: tuple[int, ...], dtype: str) -> _Print | None:
     """None where a tensor is no evidence: too small, too few distinct values."""
     if flat.numel() < _LEAST:
         return None
     some = flat[:: max(1, flat.numel() // 4096)]
     if len(torch.unique(some)) < min(_DISTINCT, len(some) // 4) and len(torch.unique(flat)) < _DISTINCT:
         return None
-    hashes = torch.zeros(3, dtype=torch.int64)
-    moments = torch.zeros(4, dtype=torch.float64)
+    types = {"BF16": (), "F16": (torch.bfloat16,)}.get(dtype, (torch.bfloat16, torch.float16))
+    hashes, moments = [0] * (1 + len(types)), torch.zeros(4, dtype=torch.float64)
     for part in flat.split(_CHUNK):
         part = part + 0.0  # -0.0 and 0.0 are one number
-        hashes += torch.stack([_hash_sum(one) for one in (part, part.bfloat16(), part.half())])
-        wide = part.double()
-        square = wide.square()
-        moments += torch.stack([square.sum(), wide.abs().sum(), (square * wide).sum().abs(), square.square().sum()])
+        for place, one in enumerate((part, *(part.to(kind).float() for kind in types))):
+            hashes[place] = (hashes[place] + _hash_sum(one)) & _MASK
+        square = part * part
+        moments += torch.stack(
+            [square.sum(), part.abs().sum(), (square * part).sum().abs(), torch.dot(square, square)]
+        ).double()
     n, size = flat.numel(), float((moments[0] / flat.numel()).sqrt())
     scaled = [float(moments[1]) / n / size, float(moments[2]) / n / size**3, float(moments[3]) / n / size**4]
-    raw, bf16, fp16 = (f"{n}:{value}" for value in hashes.tolist())
-    return _Print(raw, (bf16, fp16), f"{n}:" + ":".join(f"{value:.{_SCALED_DIGITS}f}" for value in scaled), size, shape)
+    raw, *rounded = (f"{n}:{value}" for value in hashes)
+    return _Print(
+        raw,
+        tuple(rounded) or (raw,),
+        f"{n}:" + ":".join(f"{value:.{_SCALED_DIGITS}f}" for value in scaled),
+        size,
+        shape,
+    )
 
 
-def _hash_sum(values: Tensor) -> Tensor:
-    """The sum of a hash of every value, modulo 2^64: the same in any order (a multiset hash; Fibonacci hashing, Knuth vol. 3, 6.4)."""
-    bits = values.view(torch.int32 if values.dtype == torch.float32 else torch.int16).to(torch.int64)
-    mixed = bits * -7046029254386353131
-    return ((mixed ^ (mixed >> 29)) * -4658895280553007687).sum()
+def _hash_sum(values: Tensor) -> int:
+    """The sum of a hash of every value's bits: the same in any order (a multiset hash; multiply and shift, as in Knuth vol. 3, 6.4)."""
+    bits = values.view(torch.int32) * -1640531527
+    bits ^= bits >> 15
+    bits *= -2048144789
+    return int(bits.sum())
 
 
 def _told_apart(
