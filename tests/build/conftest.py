@@ -14,6 +14,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers of several test files: tests_*.py
 
+from tests_verify_tampering import SHORT
+
 from puna.files import file_sha256
 
 RECIPE = """\
@@ -55,10 +57,6 @@ MODULES = (
     "shlex",
 )
 
-# A build of seconds: nothing is measured before the long part, which has 29 steps, and no peer loads the release.
-SHORT = ("--set", "train.tokens=15000", "--set", "train.milestones=3", "--set", "train.precision=fp32", "--set", "train.compile=off",
-         "--set", "train.threads=1", "--set", "train.checkpoint_seconds=0.1", "--set", "release.gate=false")  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Workplace:
@@ -97,7 +95,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """
     place = furnished(tmp_path_factory.mktemp("finished"))
     for stage, step in (("pretrain", 9), ("tune-0", 106)):
-        process = subprocess.Popen(place.command(*SHORT), cwd=place.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            place.command(*SHORT), cwd=place.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None:
             if list(place.path.glob(f"runs/tiny/.work/{stage}-*/milestones/step_{step:08d}")):
                 process.kill()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_verify_tampering import Entry, entries_of, rebuild
+from tests_verify_tampering import SHORT, Entry, entries_of, rebuild
 
 import puna.build.replay as module
 from puna.build.replay import segments
@@ -25,7 +25,11 @@ def run(original: Path, tmp_path: Path) -> Path:
 
 
 def replays(release: Path, count: int = 99, seed: int | None = 3, **options: Any) -> list[Check]:
-    return [check for check in verify_release(str(release), replay=count, seed=seed, **options).checks if check.name.startswith("replay")]
+    return [
+        check
+        for check in verify_release(str(release), replay=count, seed=seed, **options).checks
+        if check.name.startswith("replay")
+    ]
 
 
 def test_every_segment_is_equal_bit_for_bit(original: Path) -> None:
@@ -34,7 +38,9 @@ def test_every_segment_is_equal_bit_for_bit(original: Path) -> None:
     assert [check.name for check in done] == ["replay pretrain 0 to 9", "replay pretrain 9 to 19", "replay pretrain 19 to 29",
                                               "replay tune-0 0 to 53", "replay tune-0 53 to 106", "replay tune-0 106 to 159"]  # fmt: skip
     for check in done:
-        assert check.state == "passed" and "equal bit for bit" in check.found and "another build" not in check.found, check
+        assert check.state == "passed" and "equal bit for bit" in check.found and "another build" not in check.found, (
+            check
+        )
 
 
 def test_segments_are_drawn_by_the_seed(original: Path) -> None:
@@ -89,7 +95,11 @@ def test_a_forged_checkpoint_whose_every_digest_fits_is_caught_by_its_replay(run
     write_json(kept / "step_00000009" / "MANIFEST.json", own)
 
     def change(entries: list[Entry]) -> None:
-        stones = [entry["body"] for entry in entries if entry["kind"] == "milestone" and "pretrain" in entry["body"]["artefact"]]
+        stones = [
+            entry["body"]
+            for entry in entries
+            if entry["kind"] == "milestone" and "pretrain" in entry["body"]["artefact"]
+        ]
         stones[1] |= {"tensors": stones[3]["tensors"], "guard": stones[3]["guard"]}
 
     rebuild(run / "release", change)
@@ -130,3 +140,19 @@ def test_no_milestones_is_said(run: Path) -> None:
     rebuild(run / "release", change)
     (found,) = replays(run / "release", 2, run=run)
     assert found.state == "failed" and "train.milestones was 0" in found.found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_compiled_build_replays_bit_for_bit_too(workplace: Any) -> None:
+    from puna.model.device import can_compile
+
+    if not can_compile()[0]:
+        pytest.skip("nothing to compile with here")
+    settings = [*SHORT, "--set", "train.compile=on", "--set", "train.milestones=2", "--set", "tune=[]"]
+    done = workplace.make(*settings)
+    assert done.returncode == 0, done.stderr
+    run = workplace.path / "runs" / "tiny"
+    assert read_json(next(run.glob("pretrain-*")) / "log" / "run.json")["choice"]["compile"] is True
+    found = replays(run, 2)
+    assert len(found) == 2 and all("equal bit for bit" in check.found for check in found), found

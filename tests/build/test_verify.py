@@ -1,12 +1,16 @@
 """`verify_release` on a real build: it passes, and each way of tampering is caught by the check that is meant to, and named."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_verify_tampering import Entry, change_text, entries_of, flip, rebuild, remanifest, the, write_chain
+from tests_verify_tampering import SHORT, Entry, change_text, entries_of, flip, rebuild, remanifest, the, write_chain
 
 from puna.build.verify import Verdict, verify_release
 from puna.errors import PunaError
@@ -55,7 +59,9 @@ def test_an_honest_release_passes_with_and_without_its_run(original: Path, tmp_p
 
 def test_the_ledger_holds_what_was_done_in_order_and_once(original: Path) -> None:
     entries = entries_of(original / "release")
-    kinds = [entry["kind"] for entry in entries]
+    # Where the code is changed while the build runs, as may happen beside these tests, that is logged as well.
+    changed = [n for n, entry in enumerate(entries) if entry["kind"] == "environment"][1:]
+    kinds = [entry["kind"] for n, entry in enumerate(entries) if n not in changed]
     told = [(entry["kind"], str(entry["body"])) for entry in entries]
     assert len(set(told)) == len(told)
     assert kinds[:3] == ["seed", "recipe", "environment"] and kinds[-3:] == ["gate", "seed-revealed", "release"]
@@ -174,8 +180,12 @@ TAMPERINGS: list[tuple[str, Tamper, set[str], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tamper", "checks", "named"), [row[1:] for row in TAMPERINGS], ids=[row[0] for row in TAMPERINGS])
-def test_a_tampered_release_is_caught_and_named(run: Path, tmp_path: Path, tamper: Tamper, checks: set[str], named: str) -> None:
+@pytest.mark.parametrize(
+    ("tamper", "checks", "named"), [row[1:] for row in TAMPERINGS], ids=[row[0] for row in TAMPERINGS]
+)
+def test_a_tampered_release_is_caught_and_named(
+    run: Path, tmp_path: Path, tamper: Tamper, checks: set[str], named: str
+) -> None:
     alone = tmp_path / "downloaded"
     shutil.move(run / "release", alone)
     tamper(alone)
@@ -192,7 +202,9 @@ RUN_TAMPERINGS: list[tuple[str, Callable[[Path], None], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tamper", "check", "named"), [row[1:] for row in RUN_TAMPERINGS], ids=[row[0] for row in RUN_TAMPERINGS])
+@pytest.mark.parametrize(
+    ("tamper", "check", "named"), [row[1:] for row in RUN_TAMPERINGS], ids=[row[0] for row in RUN_TAMPERINGS]
+)
 def test_a_tampered_run_is_caught_and_named(run: Path, tamper: Callable[[Path], None], check: str, named: str) -> None:
     tamper(run)
     found = failed(verify_release(str(run)))
@@ -217,7 +229,9 @@ def test_a_changed_checkpoint_is_caught_also_where_its_manifests_fit(run: Path) 
     assert set(found) == {"milestones"} and "tensors is not the logged one" in found["milestones"]
 
 
-def test_a_ledger_rebuilt_as_a_whole_is_caught_by_what_the_forger_does_not_hold(run: Path, keys: Path, tmp_path: Path) -> None:
+def test_a_ledger_rebuilt_as_a_whole_is_caught_by_what_the_forger_does_not_hold(
+    run: Path, keys: Path, tmp_path: Path
+) -> None:
     """The honest limit: without a signature, a published head or the run, such a forgery passes."""
     alone = tmp_path / "downloaded"
     shutil.copytree(run / "release", alone)
@@ -231,7 +245,9 @@ def test_a_ledger_rebuilt_as_a_whole_is_caught_by_what_the_forger_does_not_hold(
         write_json(path, results)
         the(entries, "results")["body"]["scores"][0]["value"] = 0.5
         the(entries, "results")["body"]["sha256"] = file_sha256(path)
-        stage = next(entry["body"] for entry in entries if entry["kind"] == "stage" and entry["body"]["stage"] == "judge")
+        stage = next(
+            entry["body"] for entry in entries if entry["kind"] == "stage" and entry["body"]["stage"] == "judge"
+        )
         stage["files"]["results.json"] = file_sha256(path)
         stage["content"] = digest_of(stage["files"])
         entries[-1]["body"]["inputs"]["judge"] = stage["content"]
@@ -281,7 +297,9 @@ def test_without_the_extra_it_is_told_how_to_get_it(run: Path, monkeypatch: pyte
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "model_signing" else real(name, *rest))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "model_signing" else real(name, *rest)
+    )
     (run / "release" / "puna" / "model.sig").write_text("{}")
     assert failed(verify_release(str(run / "release"))) == {}
     with pytest.raises(PunaError, match=r"pip install 'puna\[sign\]'"):
@@ -293,8 +311,8 @@ def test_what_is_no_release_is_the_users_mistake(tmp_path: Path) -> None:
     for name in ("", "nothing", str(tmp_path / "empty"), "../x"):
         with pytest.raises(PunaError):
             verify_release(name, tmp_path)
+    (tmp_path / "r" / "puna").mkdir(parents=True)
     with pytest.raises(PunaError, match="--run"):
-        (tmp_path / "r" / "puna").mkdir(parents=True)
         verify_release(str(tmp_path / "r"), run=tmp_path / "empty")
 
 
@@ -303,3 +321,45 @@ def test_a_chain_that_fits_but_is_not_the_runs_is_named(run: Path) -> None:
     the(entries, "recipe")["body"]["recipe"]["title"] = "another"
     write_chain(run / "release", entries)
     assert {"files", "root", "run"} <= set(failed(verify_release(str(run))))
+
+
+def verb(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "puna", "verify", *arguments]
+    return subprocess.run(
+        command, cwd=run.parents[1], capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "80"}
+    )
+
+
+def test_the_verb_tells_each_check_in_80_columns_and_exits_by_what_it_found(finished: Any, run: Path) -> None:
+    done = verb(finished.path / "runs" / "tiny", "tiny", "--step0", "--replay", "1", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80 and "\x1b" not in done.stdout
+    for said in (
+        "ok      files",
+        "proves:",
+        "not:",
+        "equal bit for bit",
+        "-       signature",
+        "Fingerprint ",
+        "--seed 1",
+        "checks passed.",
+    ):
+        assert said in done.stdout, said
+    flip(run / "release" / "model.safetensors")
+    done = verb(run, str(run / "release"), "--json")
+    told = json.loads(done.stdout)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and told["passed"] is False
+    assert {"release", "run", "passed", "fingerprint", "seed", "checks"} == set(told)
+    assert {"files", "root", "weights"} == {check["name"] for check in told["checks"] if check["state"] == "failed"}
+    assert "FAILED  files" in verb(run, str(run / "release")).stdout
+
+
+def test_a_recipe_that_names_a_key_gives_a_signed_release(finished: Any, keys: Path, tmp_path: Path) -> None:
+    place = type(finished)(Path(shutil.copytree(finished.path, tmp_path / "place")))
+    signing = ("--set", f"release.sign={keys / 'maker.pem'}")
+    assert place.make(*SHORT, *signing).returncode == 0
+    release = place.path / "runs" / "tiny" / "release"
+    verdict = verify_release(str(release), key=keys / "maker.pem.pub")
+    assert failed(verdict) == {} and str(keys) not in (release / "puna" / "recipe.toml").read_text()
+    before = (release / "puna" / "model.sig").read_bytes()
+    assert place.make(*SHORT, *signing).returncode == 0 and (release / "puna" / "model.sig").read_bytes() == before

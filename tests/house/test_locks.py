@@ -23,7 +23,7 @@ PLATFORMS = [
 
 
 IMPORTED_AS = {"scikit-learn": "sklearn", "llama-cpp-python": "llama_cpp", "lm-eval": "lm_eval", "pyyaml": "yaml",
-               "pyopenssl": "OpenSSL"}  # fmt: skip
+               "pyopenssl": "OpenSSL", "cyclonedx-python-lib": "cyclonedx"}  # fmt: skip
 SOURCES_ONLY = {"sqlitedict", "word2number"}  # lm-eval asks for them and they have no wheel: docs/dependencies.md
 ONLY_FILES = {"py3langid"}  # its model is read as a file; the package is never imported
 FOR_ANOTHER = {"OpenSSL"}  # model-signing imports it and does not ask for it; ours only looks whether it is there
@@ -76,7 +76,7 @@ def test_every_entry_is_one_version_by_digest_and_names_no_place(lock: Path) -> 
 @pytest.mark.parametrize("build", ["cpu", "gpu"])
 def test_locks_hold_every_direct_dependency_in_range(platform: dict[str, str], build: str) -> None:
     chosen = pins("puna", f"torch-{build}", platform=platform)
-    for requirement in direct("gate", "data", "judge", "sign", "test"):
+    for requirement in direct("gate", "data", "judge", "sign", "documents", "test"):
         assert requirement.specifier.contains(chosen[requirement.name].split("+")[0]), requirement
     if build == "cpu":
         assert not [name for name in chosen if name.startswith(("nvidia", "cuda", "triton"))]
@@ -108,7 +108,10 @@ def test_documented_versions_are_the_locked_ones() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text()
     rows = {row[0]: row[1] for row in re.findall(r"^\| `([\w.-]+)` \| ([\w.]+) \|", text, re.MULTILINE)}
     linux = pins("puna", "torch-gpu", platform=PLATFORMS[0]) | pins("dev", "uv", platform=PLATFORMS[0])
-    wanted = {requirement.name for requirement in direct("gate", "data", "judge", "formats", "sign", "test", "dev")} | {
+    wanted = {
+        requirement.name
+        for requirement in direct("gate", "data", "judge", "formats", "sign", "documents", "test", "dev")
+    } | {
         "setuptools",
         "uv",
     }
@@ -125,10 +128,14 @@ def test_declared_is_what_is_imported() -> None:
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             imported |= {name.split(".")[0]: path.name for name in names}
     outside = {name: path for name, path in imported.items() if name not in sys.stdlib_module_names and name != "puna"}
-    declared = {
-        IMPORTED_AS.get(r.name, r.name.replace("-", "_"))
-        for r in direct("gate", "data", "judge", "formats", "sign", "llamacpp")
-    } - ONLY_FILES - FOR_ANOTHER
+    declared = (
+        {
+            IMPORTED_AS.get(r.name, r.name.replace("-", "_"))
+            for r in direct("gate", "data", "judge", "formats", "sign", "documents", "llamacpp")
+        }
+        - ONLY_FILES
+        - FOR_ANOTHER
+    )
     assert {name: path for name, path in outside.items() if name not in declared} == {}
     assert declared - set(outside) == set()
 

@@ -31,11 +31,17 @@ def test_a_release_that_is_made_again_after_a_kill_gets_no_second_entry(tmp_path
     assert log_release(ledger, {"files": describe_files(folder)}) == first and first["body"]["entries"] == 1
     (folder / "a.json").write_text("{ }")
     second = log_release(ledger, {"files": describe_files(folder)})
-    assert second["n"] == 2 and second["body"]["files_root"] != first["body"]["files_root"] and second["body"]["entries"] == 2
+    assert (
+        second["n"] == 2
+        and second["body"]["files_root"] != first["body"]["files_root"]
+        and second["body"]["entries"] == 2
+    )
 
 
 def test_an_order_is_committed_to_under_the_salt() -> None:
-    assert order_commitment(SALT, b"\x01") != order_commitment("cd" * 32, b"\x01") != order_commitment("cd" * 32, b"\x02")
+    assert (
+        order_commitment(SALT, b"\x01") != order_commitment("cd" * 32, b"\x01") != order_commitment("cd" * 32, b"\x02")
+    )
     with pytest.raises(PunaError, match="salt"):
         order_commitment("ab", b"")
 
@@ -70,7 +76,18 @@ def test_a_strangers_folder_gives_findings_and_no_error(tmp_path: Path, files: o
 @pytest.mark.parametrize("body", [{}, [], 7, {"files": 3, "inputs": [], "models": "x", "records": 0}])
 def test_a_ledger_of_another_form_gives_findings_and_no_error(tmp_path: Path, body: object) -> None:
     ledger = Ledger(tmp_path / "made.jsonl")
-    for kind in ("seed", "seed-revealed", "order", "step0", "milestone", "stage", "results", "sources", "frozen", "release"):
+    for kind in (
+        "seed",
+        "seed-revealed",
+        "order",
+        "step0",
+        "milestone",
+        "stage",
+        "results",
+        "sources",
+        "frozen",
+        "release",
+    ):
         ledger.append(kind, body)  # type: ignore[arg-type]
     checks = check_release(stranger(tmp_path / "r", {}, ledger.path.read_text()))
     states = {check.name: check.state for check in checks}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import puna
+from puna.build.documents import evidence_of, write_documents
 from puna.build.facts import actual_config, actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
-from puna.build.graph import LEDGER, Context, Stage, contents_of
+from puna.build.graph import LEDGER, Context, Stage, contents_of, environment
 from puna.build.mixture import mixture_of
 from puna.build.origin import ADAPTER, EXTENSION, first_weights
 from puna.build.seed import reveal_seed
@@ -103,6 +104,8 @@ def release_stage(recipe: Recipe) -> Stage:
     top = chat or "pretrain"
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        from puna.report.card import card_limits, render_card
+
         _copy_model(context.done[top], folder)
         if chat:
             _copy_model(context.done["pretrain"], folder / BASE)
@@ -120,7 +123,9 @@ def release_stage(recipe: Recipe) -> Stage:
         if contamination.is_file():  # of every evaluation item what stood in the corpus: it goes where the scores go
             shutil.copyfile(contamination, record / contamination.name)
         (record / "recipe.toml").write_text(frozen_recipe(context, private=True), encoding="utf-8")
-        (folder / MODEL_CARD).write_text(_card(context, gate), encoding="utf-8")
+        report = report_data(context, gate)
+        write_documents(folder, evidence_of(folder, report, card_limits(report), environment()), context.progress)
+        (folder / MODEL_CARD).write_text(render_card(report), encoding="utf-8")
         context.ledger.append_once("gate", {"checks": gate})
         reveal_seed(context.ledger)
         # Last: the entry names every file of the release, so nothing may be written after it but the ledger itself.
@@ -144,12 +149,6 @@ def _copy_model(source: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.name)
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, folder / ADAPTER)
-
-
-def _card(context: Context, gate: list[dict[str, Any]]) -> str:
-    from puna.report.card import render_card
-
-    return str(render_card(report_data(context, gate)))
 
 
 def report_stage(recipe: Recipe, with_reference: bool) -> Stage:
@@ -213,11 +212,16 @@ def report_data(context: Context, gate: list[dict[str, Any]], run: Path | None =
                       if name.startswith("chat-") and (context.done[name] / "chat.json").is_file()},
         "results": read_json(context.done["judge"] / "results.json"), "gate": gate,
         "stages": [row for row in context.log if row["name"] not in ("release", "report")],
-        "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None},
+        "ledger": {"entries": len(entries), "head": entries[-1]["hash"], "seed_commitment": seed[-1] if seed else None, "step0": _first_weights(entries)},
         "licence": recipe.release.licence, "puna_version": puna.__version__,
         "commands": [f"{PUNA} chat {recipe.name if run.parent == Path('runs') else shlex.quote(str(run))}",
                      f"{PUNA} make {shlex.quote(str(run / 'recipe.toml'))}"],
     }  # fmt: skip
+
+
+def _first_weights(entries: list[Any]) -> str | None:
+    """The logged digest of the weights that the build's first training began with."""
+    return next((str(entry["body"]["weights"]) for entry in entries if entry["kind"] == "step0"), None)
 
 
 def _base_data(context: Context) -> dict[str, Any]:

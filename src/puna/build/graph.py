@@ -152,17 +152,20 @@ def machine_record() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any] | None:
-    """The checkout's git commit and whether tracked files differ from it; None where this is no checkout, or git is not there."""
+    """The checkout's git commit and whether its code differs from it; None where this is no checkout or git does not answer."""
     root = Path(puna.__file__).resolve().parents[2]
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return None
     # What a caller's environment says of another repository must not reach this one.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    said = [
-        subprocess.run([git, "-C", str(root), *command], capture_output=True, text=True, env=clean, timeout=60)
-        for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", "src"))
-    ]
+    try:
+        said = [
+            subprocess.run([git, "-C", str(root), *command], capture_output=True, text=True, env=clean, timeout=60)
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", "src"))
+        ]
+    except (subprocess.TimeoutExpired, OSError):
+        return None
     if any(done.returncode for done in said):
         return None
     return {"id": said[0].stdout.strip(), "changed": bool(said[1].stdout.strip())}

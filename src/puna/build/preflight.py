@@ -126,7 +126,9 @@ def check_resources(recipe: Recipe, runs: Path) -> None:
         raise PunaError(f"the build needs about {needed / 2**30:.2f} GiB of disk, {free / 2**30:.2f} GiB are free",
                         where=str(_existing(runs)), mend="free some space, choose a smaller model.size, or keep fewer train.milestones")  # fmt: skip
     if recipe.release.sign and not os.path.isfile(recipe.release.sign):
-        raise PunaError("no such key", where=f"release.sign: {recipe.release.sign}", mend="puna verify --new-key KEY makes one")
+        raise PunaError(
+            "no such key", where=f"release.sign: {recipe.release.sign}", mend="puna verify --new-key KEY makes one"
+        )
     if recipe.release.gate and importlib.util.find_spec("transformers") is None:
         raise PunaError("the export gate needs transformers", where="release.gate",
                         mend="pip install 'transformers>=5.3,<6', or --set release.gate=false")  # fmt: skip
@@ -146,7 +148,11 @@ def memory_floor(shape: Shape, recipe: Recipe) -> int:
 
 def disk_needed(recipe: Recipe, shape: Shape) -> int:
     """Bytes of disk: the text twice (documents, rows), the copies of the weights, the milestones."""
-    return int(2.5 * _text_bytes(recipe)) + shape.params * (BYTES_PER_PARAMETER_ON_DISK * COPIES_ON_DISK) + _milestones(recipe, shape)
+    return (
+        int(2.5 * _text_bytes(recipe))
+        + shape.params * (BYTES_PER_PARAMETER_ON_DISK * COPIES_ON_DISK)
+        + _milestones(recipe, shape)
+    )
 
 
 def _milestones(recipe: Recipe, shape: Shape) -> int:

@@ -65,7 +65,11 @@ def replay_segments(record: Record, run: Path | None, count: int, seed: int, pro
     if not there:
         return [Check.of("replay", "failed", "no checkpoints were logged (train.milestones was 0)", MEANING)]
     if run is None:
-        return [Check.of("replay", "failed", "the rows and checkpoints are in the run's folder: name it with --run", MEANING)]
+        return [
+            Check.of(
+                "replay", "failed", "the rows and checkpoints are in the run's folder: name it with --run", MEANING
+            )
+        ]
     drawn = random.Random(seed).sample(range(len(there)), min(count, len(there)))
     return [_checked(record, run, there[number], progress) for number in sorted(drawn)]
 
@@ -90,7 +94,10 @@ def _replay(record: Record, run: Path, segment: Segment, progress: Progress) -> 
     if not (artefact / LOG / "run.json").is_file():
         refuse([f"{artefact} is not there, or holds no record of its training"])
     said = read_json(artefact / LOG / "run.json")
-    plan, choice = Plan.model_validate(said["plan"] | {"checkpoint_seconds": 1.0}), Choice.model_validate(said["choice"])
+    plan, choice = (
+        Plan.model_validate(said["plan"] | {"checkpoint_seconds": 1.0}),
+        Choice.model_validate(said["choice"]),
+    )
     rows = next(name for name in segment.stage["inputs"] if name == "pack" or name.startswith("chat-pack-"))
     packed = run / artefact_of(stage_entry(record.entries, rows, segment.stage["inputs"][rows]))
     _, before = load(artefact / MILESTONES / f"step_{segment.first['step']:08d}")
@@ -109,7 +116,11 @@ def _replay(record: Record, run: Path, segment: Segment, progress: Progress) -> 
         return f"{steps} steps, {len(found)} tensors: equal bit for bit{aside}"
     _, after = load(artefact / MILESTONES / f"step_{segment.last['step']:08d}")
     if digest_of_tensors(comparable(after).items()) != segment.last["tensors"]:
-        refuse([f"{steps} steps do not lead to the logged tensors, and the checkpoint of step {segment.last['step']} is not the logged one"])
+        refuse(
+            [
+                f"{steps} steps do not lead to the logged tensors, and the checkpoint of step {segment.last['step']} is not the logged one"
+            ]
+        )
     share, differing = _apart(found, comparable(after), before)
     told = f"{steps} steps, {differing} of {len(found)} tensors differ; the weights by {share:.2%} of what the segment moved them"
     if not others:
@@ -131,13 +142,20 @@ def _other_environment(training: dict[str, Any], libraries: dict[str, Any]) -> s
 
     from puna.model.device import pick_device
 
-    here = {"torch": torch.__version__, "device": pick_device("fp32").name, "python": platform.python_version(), "os": sys.platform}
+    here = {
+        "torch": torch.__version__,
+        "device": pick_device("fp32").name,
+        "python": platform.python_version(),
+        "os": sys.platform,
+    }
     # The number of threads is the run's own, taken up again: what the device is called tells of it.
     now, then = ({**one, "device": re.sub(r", \d+ threads?$", "", str(one.get("device")))}
                  for one in ({**environment(), **here}, {**libraries, **training}))  # fmt: skip
     if digest_of(now) == digest_of(then):
         return ""
-    return "another build: " + ", ".join(f"{key} {then.get(key)} -> {now.get(key)}" for key in sorted(now) if then.get(key) != now.get(key))
+    return "another build: " + ", ".join(
+        f"{key} {then.get(key)} -> {now.get(key)}" for key in sorted(now) if then.get(key) != now.get(key)
+    )
 
 
 def _apart(found: "dict[str, Tensor]", after: "dict[str, Tensor]", before: "dict[str, Tensor]") -> tuple[float, int]:

@@ -18,12 +18,14 @@ from puna.errors import PunaError
 from puna.files import file_sha256
 from puna.ledger import Ledger, order_commitment
 from puna.ledger.check import Check, Record, artefact_of, check_release, guarded, refuse, stage_entry
+from puna.memory import free_memory
 from puna.progress import QUIET, Progress
 from puna.reading import read_text
 from puna.recipe.load import changes_between, parse_recipe
 
 RUN_LEDGER, RECIPE = "ledger.jsonl", "puna/recipe.toml"
 MILESTONES = f"{LOG}/milestones"
+MOST_ROWS = 1 << 27  # a stranger's ledger may name any number, and their order is put together in memory: 2 GiB
 MEANING = {
     "recipe": ("the recipe is the one that was logged before the long part, with the revealed seed",
                "that the stages did what it says"),
@@ -68,9 +70,14 @@ def verify_release(
     folder = release_folder(name, runs)
     if run is not None and not (run / RUN_LEDGER).is_file():
         raise PunaError("is no run (it holds no ledger.jsonl)", where=f"--run {run}")
-    run = run or next((place for place in [folder.resolve().parent] if (place / RUN_LEDGER).is_file()), None)
+    run = run or next(
+        (place for place in (folder.parent, folder.resolve().parent) if (place / RUN_LEDGER).is_file()), None
+    )
     checks, record = check_release(folder, key=key, head=head), Record(folder)
-    checks += [guarded("recipe", lambda: _recipe(record), MEANING["recipe"]), guarded("order", lambda: _order(record), MEANING["order"])]
+    checks += [
+        guarded("recipe", lambda: _recipe(record), MEANING["recipe"]),
+        guarded("order", lambda: _order(record), MEANING["order"]),
+    ]
     whole = next(check.state for check in checks if check.name == "chain") == "passed"
     if run is not None and whole:
         there = run
@@ -117,7 +124,11 @@ def lineage_of(record: Record) -> dict[str, dict[str, Any]]:
 def trainings(record: Record) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]]:
     """(stage, step 0, milestones) of every training that went into the release, as logged, in order."""
     for artefact, stage in lineage_of(record).items():
-        bodies = [(e["kind"], e["body"]) for e in record.entries if isinstance(e["body"], dict) and e["body"].get("artefact") == artefact]
+        bodies = [
+            (e["kind"], e["body"])
+            for e in record.entries
+            if isinstance(e["body"], dict) and e["body"].get("artefact") == artefact
+        ]
         for first in (body for kind, body in bodies if kind == "step0"):
             yield stage, first, [body for kind, body in bodies if kind == "milestone"]
 
@@ -157,9 +168,15 @@ def _order(record: Record) -> str:
     opened = revealed(record)
     names = lineage_of(record)
     told = []
-    for body in (entry["body"] for entry in record.entries if entry["kind"] == "order" and entry["body"]["artefact"] in names):
-        if body["algorithm"] != ORDER or not 0 < body["rows"] < 1 << 40:
-            refuse([f"{body['artefact']}: an order of another kind: {body['algorithm']}"])
+    for body in (
+        entry["body"] for entry in record.entries if entry["kind"] == "order" and entry["body"]["artefact"] in names
+    ):
+        if body["algorithm"] != ORDER or not 0 < body["rows"] <= MOST_ROWS:
+            refuse(
+                [
+                    f"{body['artefact']}: an order of another kind, or of too many rows: {body['algorithm']}, {body['rows']}"
+                ]
+            )
         first = order_of_epoch(opened["seed"], 0, body["rows"]).astype("<i8").tobytes()
         if order_commitment(opened["salt"], first) != body["first_epoch"]:
             refuse([f"{body['artefact']}: the first epoch's order does not follow from the seed"])
@@ -214,7 +231,11 @@ def _milestones(record: Record, run: Path, progress: Progress) -> str:
                 wrong.append(f"{artefact} step {body['step']}: {problem.what}")
                 continue
             held = {**told(found.state), "tensors": digest_of_tensors(comparable(tensors).items())}
-            wrong += [f"{artefact} step {body['step']}: {key} is not the logged one" for key, value in held.items() if body[key] != value]
+            wrong += [
+                f"{artefact} step {body['step']}: {key} is not the logged one"
+                for key, value in held.items()
+                if body[key] != value
+            ]
             progress.update(number + 1)
             count += 1
         progress.finish()
@@ -233,16 +254,23 @@ def _step0(record: Record, run: Path | None) -> str:
         own = places.get(name) or (run / artefact if run else None)
         start, there = _start(record, stage, logged, places, run)
         if own is None or not there:
-            refuse([f"{artefact} starts from {logged['from']}, which is in the run's folder (--run)"])
-            continue
+            raise PunaError(f"{artefact} starts from {logged['from']}, which is in the run's folder (--run)")
         adapter = None
         if "base" in logged:
             if run is None:
-                refuse([f"{artefact} was trained through an adapter, which the run's folder describes (--run)"])
-                continue
+                raise PunaError(f"{artefact} was trained through an adapter, which the run's folder describes (--run)")
             adapter = adapter_of_run(run / artefact)
-        found = step0_digests(load_config(own), seed, start, adapter)
-        refuse([f"{artefact}: {key} is {value} and was logged as {logged.get(key)}" for key, value in found.items() if logged.get(key) != value])
+        config = load_config(own)
+        if 8 * config.parameters > free_memory():  # a stranger's config may name any size
+            raise PunaError(f"its {config.parameters / 1e6:,.0f} M parameters do not fit into this machine's memory")
+        found = step0_digests(config, seed, start, adapter)
+        refuse(
+            [
+                f"{artefact}: {key} is {value} and was logged as {logged.get(key)}"
+                for key, value in found.items()
+                if logged.get(key) != value
+            ]
+        )
         said.append(f"{artefact} from {'seed ' + str(seed) if start is None else logged['from']}: {found['weights']}")
     return "; ".join(said) or str(refuse(["no step 0 was logged"]))
 
@@ -257,7 +285,7 @@ def _start(
         if artefact_of(stage_entry(record.entries, name, content)) == logged["from"]:
             place = places.get(name) or (run / logged["from"] if run else None)
             return place, place is not None and place.is_dir()
-    return None, bool(refuse([f"{stage['stage']} starts from {logged['from']}, which is none of its inputs"]))
+    raise PunaError(f"{stage['stage']} starts from {logged['from']}, which is none of its inputs")
 
 
 def adapter_of_run(artefact: Path) -> Any:

@@ -28,7 +28,9 @@ def run_verify(
         _new_key(new_key, json)
     if release is None:
         if new_key is None:
-            raise PunaError("names no release", where="puna verify", mend="puna verify RELEASE, a folder or a run's name")
+            raise PunaError(
+                "names no release", where="puna verify", mend="puna verify RELEASE, a folder or a run's name"
+            )
         return
     if sign is not None:
         _sign(release, sign, runs, json)
@@ -36,7 +38,9 @@ def run_verify(
     from puna.build.verify import verify_release
 
     with terminal_progress() as progress:
-        found = verify_release(release, runs, run=run, key=key, head=head, step0=step0, replay=replay, seed=seed, progress=progress)
+        found = verify_release(
+            release, runs, run=run, key=key, head=head, step0=step0, replay=replay, seed=seed, progress=progress
+        )
     if json:
         print_json(_object(found))
     else:
@@ -76,7 +80,7 @@ def _object(found: "Verdict") -> dict[str, object]:
 
 
 def _lines(found: "Verdict") -> list[str]:
-    lines = [f"{found.folder}" + (f", with the run {found.run}" if found.run else ", without its run"), ""]
+    lines = [f"Release     {found.folder}", f"Run         {found.run or 'not here: what needs it is left out'}", ""]
     told = ""
     for check in found.checks:
         lines.append(f"{_MARKS[check.state]:<7} {check.name}")

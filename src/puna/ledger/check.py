@@ -16,12 +16,12 @@ from puna.files import digest_of, file_sha256
 from puna.ledger.chain import Entry, Ledger, verify
 from puna.ledger.commitment import check_seed
 from puna.ledger.release import LEDGER, MANIFEST, RELEASE, SIGNATURE, UNNAMED, roots
-from puna.ledger.signing import signature_problem
+from puna.ledger.signing import load_public, signature_problem
 from puna.reading import find_inside, read_bytes, read_object
 from puna.visible import clean
 
 State = Literal["passed", "failed", "absent"]
-MAX_FILES, MAX_LEDGER = 100_000, 256 << 20
+MAX_FILES, MAX_LEDGER, MAX_SIGNATURE = 100_000, 256 << 20, 64 << 20
 _NAMED = 4  # of many findings, so many are named in one line
 
 # What each check proves, and what it leaves open.
@@ -165,8 +165,12 @@ def guarded(name: str, check: Callable[[], str], meaning: tuple[str, str] | None
         return Check.of(name, "passed", check(), meaning)
     except PunaError as problem:
         return Check.of(name, "failed", problem.line(), meaning)
+    except OSError as problem:
+        return Check.of(name, "failed", f"cannot be read: {problem}", meaning)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as problem:
-        return Check.of(name, "failed", f"the record has not the form that it should ({type(problem).__name__}: {problem})", meaning)
+        return Check.of(
+            name, "failed", f"the record has not the form that it should ({type(problem).__name__}: {problem})", meaning
+        )
 
 
 def _files(record: Record) -> str:
@@ -202,7 +206,13 @@ def _root(record: Record) -> str:
     wrong += [f"{name} is not logged" for name in there if name not in named and name not in UNNAMED]
     refuse(sorted(wrong))
     found = roots({name: there[name] for name in named}, [entry["hash"] for entry in record.entries[:-1]])
-    refuse([f"{name} is {logged[name]} in the ledger and {value} here" for name, value in found.items() if logged[name] != value])
+    refuse(
+        [
+            f"{name} is {logged[name]} in the ledger and {value} here"
+            for name, value in found.items()
+            if logged[name] != value
+        ]
+    )
     return f"files {found['files_root']}, {found['entries']} entries {found['entries_root']}"
 
 
@@ -244,11 +254,13 @@ def _sequence(record: Record) -> str:
                       for name, content in body["inputs"].items() if (name, content) not in stages]  # fmt: skip
             if body["content"] != digest_of(body["files"]):
                 wrong.append(f"entry {number}: {body['stage']}'s content is not that of its files")
-            if artefact_of(body) in steps and body["stage"] in record.release["models"].values() and artefact_of(body) not in started:
+            if (
+                artefact_of(body) in steps
+                and body["stage"] in record.release["models"].values()
+                and artefact_of(body) not in started
+            ):
                 wrong.append(f"entry {number}: {body['stage']} without a step 0")
             stages.setdefault((body["stage"], body["content"]), number)
-        elif kind == RELEASE and entry is not record.entries[-1]:
-            started.discard("")  # an older release of the same run: nothing to say of it
     for name in record.release["models"].values():
         if artefact_of(record.stage(name)) not in started:
             wrong.append(f"no step 0 of {name} was logged")
@@ -257,14 +269,24 @@ def _sequence(record: Record) -> str:
 
 
 def _seed(record: Record) -> str:
-    committed = {entry["body"]["commitment"]: entry["n"] for entry in reversed(record.entries) if entry["kind"] == "seed"}
+    committed = {
+        entry["body"]["commitment"]: entry["n"] for entry in reversed(record.entries) if entry["kind"] == "seed"
+    }
     revealed = [entry for entry in record.entries if entry["kind"] == "seed-revealed"]
     if not committed or not revealed:
         return refuse(["no seed was committed to" if not committed else "the seed was not revealed"])
     for entry in revealed:
-        opened = [number for commitment, number in committed.items() if number < entry["n"] and _opens(commitment, entry["body"])]
+        opened = [
+            number
+            for commitment, number in committed.items()
+            if number < entry["n"] and _opens(commitment, entry["body"])
+        ]
         if not opened:
-            refuse([f"entry {entry['n']}: the revealed seed {entry['body']['seed']} opens no commitment that stands before it"])
+            refuse(
+                [
+                    f"entry {entry['n']}: the revealed seed {entry['body']['seed']} opens no commitment that stands before it"
+                ]
+            )
     return f"{len(revealed)} of {len(committed)} commitments opened, seed {revealed[-1]['body']['seed']}"
 
 
@@ -291,10 +313,16 @@ def _weights(record: Record) -> str:
 
 def _results(record: Record) -> str:
     name, sha256 = _carried(record, "judge")
-    logged = [entry["body"] for entry in record.entries if entry["kind"] == "results" and entry["body"]["sha256"] == sha256]
+    logged = [
+        entry["body"] for entry in record.entries if entry["kind"] == "results" and entry["body"]["sha256"] == sha256
+    ]
     scores = read_object(record.folder, name)["scores"]
     if not logged:
-        said = [e["body"]["scores"] for e in record.entries if e["kind"] == "results" and e["body"]["artefact"] == artefact_of(record.stage("judge"))]
+        said = [
+            e["body"]["scores"]
+            for e in record.entries
+            if e["kind"] == "results" and e["body"]["artefact"] == artefact_of(record.stage("judge"))
+        ]
         changed = [f"{new['task']} {new['metric']} is {new['value']} and was logged as {old['value']}"
                    for old, new in zip(said[0] if said else [], scores, strict=False) if old["value"] != new["value"]]  # fmt: skip
         return refuse(changed or [f"{name} is not the file that was logged"])
@@ -307,7 +335,9 @@ def _results(record: Record) -> str:
 def _sources(record: Record) -> str:
     name, _ = _carried(record, "corpus")
     artefact = artefact_of(record.stage("corpus"))
-    logged = [e["body"]["sources"] for e in record.entries if e["kind"] == "sources" and e["body"]["artefact"] == artefact]
+    logged = [
+        e["body"]["sources"] for e in record.entries if e["kind"] == "sources" and e["body"]["artefact"] == artefact
+    ]
     held = read_object(record.folder, name)["sources"]
     if not logged or logged[0] != held:
         refuse([f"the sources in {name} are not the logged ones"])
@@ -334,11 +364,16 @@ def _signature(record: Record, key: Path | None) -> Check:
     if key is None:
         what = "signed, and not checked: give the maker's public key (--key)" if signed else "not signed"
         return Check.of("signature", "absent", what)
+    load_public(key)  # what cannot be read is the caller's mistake and no finding
     if not signed:
         return Check.of("signature", "failed", f"there is no {SIGNATURE}")
-    read_bytes(record.folder / SIGNATURE, MAX_LEDGER)  # an ordinary file of bounded size, before a library reads it
-    problem = signature_problem(record.folder, key)
-    return Check.of("signature", "failed" if problem else "passed", problem or f"by the holder of {key.name}'s private key")
+
+    def hold() -> str:
+        read_bytes(record.folder / SIGNATURE, MAX_SIGNATURE)  # of bounded size, before a library reads it
+        wrong = signature_problem(record.folder, key)
+        return str(refuse([wrong])) if wrong else f"by the holder of {key.name}'s private key"
+
+    return guarded("signature", hold)
 
 
 def refuse(wrong: list[str]) -> Any:

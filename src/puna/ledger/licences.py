@@ -7,7 +7,7 @@ taken for legal advice; a clause said to be kept that nobody could see.
 import tomllib
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -44,7 +44,10 @@ class Asked(_Data):
 
 
 class LicenceFacts(_Data):
-    """`ids`: the house's own first. `checked`: whether the clauses were read in the text (`read`). `outputs`: clauses on the answers too."""
+    """`ids`: the house's own first. `checked`: whether the clauses were read in the text (`read`). `outputs`: clauses on the answers too.
+
+    `refines`: the identifier of a common licence that a maker uses with a notice of its own.
+    """
 
     ids: tuple[str, ...]
     title: str
@@ -55,6 +58,7 @@ class LicenceFacts(_Data):
     read: str = ""
     commercial: bool = True
     outputs: bool = False
+    refines: str = ""
     marks: tuple[str, ...] = ()
     makers: tuple[str, ...] = ()
 
@@ -76,7 +80,7 @@ class Shown:
     """
 
     name: str
-    card: Card = Card()
+    card: Card = field(default_factory=Card)
     files: dict[str, str] | None = None
     stated: str | None = None
 

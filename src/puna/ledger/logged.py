@@ -30,6 +30,7 @@ class Logged:
     broken: str = ""
 
     def last(self, kind: str) -> Entry | None:
+        """The last entry of a kind."""
         return next((entry for entry in reversed(self.entries) if entry["kind"] == kind), None)
 
     def trained(self, content: str) -> list[Entry]:
@@ -40,6 +41,7 @@ class Logged:
         ]  # fmt: skip
 
     def body(self, kind: str) -> dict[str, Any]:
+        """The body of the last entry of a kind; empty where there is none."""
         entry = self.last(kind)
         return entry["body"] if entry is not None and isinstance(entry["body"], dict) else {}
 
@@ -70,8 +72,11 @@ def record_of(path: Path) -> tuple[Path | None, bool]:
     return None, True
 
 
-def read_logged(path: Path, model: Path) -> Logged:
-    """The entries of the ledger at `path` where the chain holds and one of its model stages is what lies at `model`."""
+def read_logged(path: Path, model: Path, content: str | None = None) -> Logged:
+    """The entries of the ledger at `path` where the chain holds and one of its model stages is what lies at `model`.
+
+    `content`: the folder's, where it is known already (`content_of` reads every byte).
+    """
     try:
         if path.stat().st_size > _MAX_LEDGER:
             return Logged(broken="it is too large")
@@ -79,7 +84,7 @@ def read_logged(path: Path, model: Path) -> Logged:
     except (PunaError, OSError) as error:
         return Logged(broken=error.what[:160] if isinstance(error, PunaError) else "it cannot be read")
     logged = Logged(entries)
-    return logged if logged.trained(content_of(model)) else Logged(broken="none of its training stages ended with these files")
+    return logged if logged.trained(content or content_of(model)) else Logged(broken="none of its training stages ended with these files")
 
 
 def content_of(folder: Path) -> str:

@@ -34,7 +34,11 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 def roots(files: dict[str, dict[str, Any]], hashes: list[str]) -> dict[str, Any]:
     """The two Merkle roots: over the files, and over the hashes of the entries before this one."""
-    return {"files_root": merkle_root(file_leaves(files)), "entries": len(hashes), "entries_root": merkle_root(entry_leaves(hashes))}
+    return {
+        "files_root": merkle_root(file_leaves(files)),
+        "entries": len(hashes),
+        "entries_root": merkle_root(entry_leaves(hashes)),
+    }
 
 
 def log_release(ledger: Ledger, about: dict[str, Any]) -> Entry:

@@ -36,7 +36,9 @@ def new_key(path: Path) -> Path:
     public = path.with_name(f"{path.name}.pub")
     for taken in (path, public):
         if taken.exists():
-            raise PunaError("is there already", where=str(taken), mend="name a new file: a lost key cannot be made again")
+            raise PunaError(
+                "is there already", where=str(taken), mend="name a new file: a lost key cannot be made again"
+            )
     key = ec.generate_private_key(ec.SECP256R1())
     private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     shown = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
@@ -88,7 +90,7 @@ def signature_problem(folder: Path, public_key: Path) -> str | None:
     _require()
     if find_inside(folder, SIGNATURE) is None:
         raise PunaError("the release is not signed", where=str(folder / SIGNATURE))
-    return _problem(folder, _public(public_key))
+    return _problem(folder, load_public(public_key))
 
 
 def _problem(folder: Path, public_pem: bytes) -> str | None:
@@ -115,7 +117,10 @@ def _told(error: Exception) -> str:
     if "Signature mismatch" in text:
         changed = re.findall(r"Hash mismatch for '([^']*)'", text)
         others = re.findall(r"(Extra|Missing) files (?:found )?in model '[^']*': ([^\"]*)", text)
-        named = [*(f"{name} was changed" for name in changed[:3]), *(f"{kind.lower()}: {names[:200]}" for kind, names in others)]
+        named = [
+            *(f"{name} was changed" for name in changed[:3]),
+            *(f"{kind.lower()}: {names[:200]}" for kind, names in others),
+        ]
         return f"it was made for other files: {'; '.join(named)}"
     return f"it does not hold ({text[:200] or type(error).__name__})"
 
@@ -135,28 +140,38 @@ def _private(path: Path) -> Any:
     try:
         key = form.load_pem_private_key(_bytes(path), None)
     except TypeError:
-        raise PunaError("the key is encrypted", where=str(path), mend="take the password off: openssl ec -in KEY -out PLAIN") from None
+        raise PunaError(
+            "the key is encrypted", where=str(path), mend="take the password off: openssl ec -in KEY -out PLAIN"
+        ) from None
     except ValueError:
-        raise PunaError("is no private key (PEM)", where=str(path), mend="puna verify --new-key KEY makes one") from None
+        raise PunaError(
+            "is no private key (PEM)", where=str(path), mend="puna verify --new-key KEY makes one"
+        ) from None
     _curve(key, path)
     return key
 
 
-def _public(path: Path) -> bytes:
+def load_public(path: Path) -> bytes:
+    """The public key (PEM) in a file. Raises `PunaError` where it is none, or the extra is not installed."""
+    _require()
     from cryptography.hazmat.primitives import serialization as form
 
     raw = _bytes(path)
     try:
         key = form.load_pem_public_key(raw)
     except ValueError:
-        raise PunaError("is no public key (PEM)", where=str(path), mend="openssl ec -in KEY -pubout -out KEY.pub") from None
+        raise PunaError(
+            "is no public key (PEM)", where=str(path), mend="openssl ec -in KEY -pubout -out KEY.pub"
+        ) from None
     _curve(key, path)
     return raw
 
 
 def _curve(key: Any, path: Path) -> None:
     if getattr(getattr(key, "curve", None), "name", None) not in _CURVES:
-        raise PunaError(f"is no key of {', '.join(_CURVES)}", where=str(path), mend="puna verify --new-key KEY makes one")
+        raise PunaError(
+            f"is no key of {', '.join(_CURVES)}", where=str(path), mend="puna verify --new-key KEY makes one"
+        )
 
 
 def _bytes(path: Path) -> bytes:

@@ -8,16 +8,16 @@ whether REFERENCE's licence binds MODEL; what files can show of each obligation 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from puna.card import Card, read_card, read_gguf_card
 from puna.errors import PunaError
 from puna.ledger.licences import (
-    NOT_ADVICE, UNREAD, Kept, LicenceFacts, Shown, kept_counts, licence_named, licence_of_repository, look_at, read_texts, stated_in_files,
+    NOT_ADVICE, UNREAD, Kept, LicenceFacts, Shown, kept_counts, licence_named, licence_of_repository, licences_in, look_at, read_texts, stated_in_files,
     table_version,
 )  # fmt: skip
-from puna.ledger.logged import read_logged, record_of
 from puna.lineage.opened import Opened
+from puna.lineage.provenance import record
 from puna.lineage.verdict import Licence, LicenceLink, Obligation, Verdict
 from puna.model.formats import model_file
 from puna.visible import clean
@@ -173,7 +173,8 @@ def _side(opened: Opened) -> _Side:
         stated, by = recipe, "its ledger"
     elif stated is None and beside is not None:
         stated, by = beside[0].ids[0], f"its file {beside[1]}"
-    if beside is not None and (facts := licence_named(stated)) is not None and beside[0].ids[0] not in (facts.ids[0], facts.ids[0].replace("yi-", "")):
+    facts = licence_named(stated)
+    if beside is not None and facts is not None and beside[0].ids[0] not in (facts.ids[0], facts.refines) and beside[0].refines not in facts.ids:
         notes.append(f"{clean(opened.name)}: {by} says {clean(str(stated))}, and its file {clean(beside[1])} is the text of {beside[0].title}")
     parents, parents_by = (bases, "its ledger") if bases else (card.parents, own_card)
     side = _Side(Shown(opened.name, card, files, stated), by, tuple(parents), f"{clean(opened.name)}'s {parents_by.removeprefix('its ')}", tuple(notes))
@@ -181,20 +182,22 @@ def _side(opened: Opened) -> _Side:
 
 
 def _published(opened: Opened, side: _Side) -> _Side:
-    """Where a model states nothing itself: the licence under which a repository of its name was published."""
-    facts = licence_of_repository(opened.name) if side.shown.stated is None else None
-    if facts is None:
-        return side
-    shown = Shown(side.shown.name, side.shown.card, side.shown.files, facts.ids[0])
-    return _Side(shown, "its repository's name; it states none itself", side.parents, side.parents_by, side.notes)
+    """Where a model states nothing: the licence under which a repository of its name was published. Where it states a common licence that its
+    maker uses with a notice of its own: that one."""
+    stated = licence_named(side.shown.stated)
+    of_files = [facts for text in (side.shown.files or {}).values() for facts in licences_in(text)]
+    published = licence_of_repository(opened.name)
+    if side.shown.stated is None and published is not None:
+        return replace(side, shown=replace(side.shown, stated=published.ids[0]), by="its repository's name; it states none itself")
+    known = [facts for facts in (*of_files, published) if facts is not None and stated is not None and facts.refines in stated.ids]
+    if known:
+        return replace(side, shown=replace(side.shown, stated=known[0].ids[0]), by=f"{side.by}, with its maker's notice")
+    return side
 
 
 def _of_the_ledger(opened: Opened) -> tuple[str | None, tuple[str, ...]]:
     """(licence, bases) as a Puna release's own ledger has them, where it is believed."""
-    record, _ = record_of(opened.path) if opened.path is not None else (None, True)
-    if record is None or opened.path is None:
-        return None, ()
-    logged = read_logged(record / "ledger.jsonl", opened.path)
+    logged = record(opened).logged
     recipe = logged.body("recipe").get("recipe")
     release = recipe.get("release") if isinstance(recipe, dict) else None
     licence = release.get("licence") if isinstance(release, dict) else None

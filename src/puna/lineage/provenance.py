@@ -2,105 +2,158 @@
 
 Comes in: two opened models. Goes out: `verdict.DataLayer`. Must never happen: data inferred from weights or from answers; a ledger believed that
 is broken or speaks of other weights.
+
+A ledger proves order and integrity of what was logged, not that it is true: so every verdict here is "by their ledgers", and says so.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from puna.errors import PunaError
-from puna.ledger import Entry, Ledger
+from puna.ledger.logged import Logged, content_of, read_logged, record_of
 from puna.lineage.opened import Opened
 from puna.lineage.verdict import DataLayer
 from puna.visible import clean
 
-_MAX_LEDGER = 64 << 20
+CORPUS = "corpus"  # the stage that gives the cleaned text
 _OUTSIDE = (
-    "What either was trained on cannot be decided from outside: weights and answers do not show it. A maker who kept a ledger can show the order of"
-    " training, and test a suspect against it (puna lineage claim)."
+    "What {who} trained on cannot be decided from outside: weights and answers do not show it. A maker who kept a ledger can show it: the sources"
+    " and the recipe, logged while the model was made (puna verify), and whether a suspect was made from it, by the order of training"
+    " (puna lineage claim)."
 )  # fmt: skip
+_TRUE = "A ledger shows that this was logged and when in the order of things, not that it is true."
+_MOST_SHOWN = 6
 
 
 @dataclass(frozen=True)
-class _Record:
-    """What a release's ledger says, or why it says nothing."""
+class Record:
+    """What a model's own ledger says of it. `why_not`: why it says nothing."""
 
-    entries: Sequence[Entry] = ()
+    name: str
+    logged: Logged = field(default_factory=Logged)
+    content: str = ""  # of the model's files, where they were read
     why_not: str = ""
 
-    def last(self, kind: str, **same: Any) -> dict[str, Any]:
-        """The body of the last entry of a kind (and stage)."""
-        for entry in reversed(self.entries):
-            body = entry["body"]
-            if (
-                entry["kind"] == kind
-                and isinstance(body, dict)
-                and all(body.get(key) == value for key, value in same.items())
-            ):
-                return dict(body)
-        return {}
+    @property
+    def corpus(self) -> str | None:
+        """The digest of the cleaned text that went into the model."""
+        stages = self.logged.before(self.content)
+        return next((content for content, stage in stages.items() if stage == CORPUS), None)
+
+    @property
+    def sources(self) -> dict[str, Mapping[str, Any]]:
+        """{digest: source} of all text that was read for it."""
+        found = {}
+        for entry in self.logged.entries:
+            listed = entry["body"].get("sources") if entry["kind"] == "sources" and isinstance(entry["body"], dict) else None
+            for one in listed if isinstance(listed, list) else []:
+                if isinstance(one, dict) and isinstance(one.get("digest"), str):
+                    found[one["digest"]] = one
+        return found
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """The entry of the model that it began with; empty where it began with random weights."""
+        return self.logged.body("base")
+
+    @property
+    def recipe(self) -> str | None:
+        """The digest of the recipe without its seed."""
+        digest = self.logged.body("recipe").get("digest")
+        return digest if isinstance(digest, str) else None
 
 
 def compare_data(model: Opened, reference: Opened) -> DataLayer:
-    """What the two ledgers say of the text and of a base; without both, that it cannot be decided."""
-    ours, theirs = _record(model), _record(reference)
-    evidence = [f"{clean(one.name)}: {record.why_not or f'a ledger of {len(record.entries)} entries, its chain whole'}"
-                for one, record in ((model, ours), (reference, theirs))]  # fmt: skip
-    base = ours.last("base")
-    names = [str(name) for name in base.get("names", [])] if isinstance(base.get("names"), list) else []
-    if base and reference.digest is not None and base.get("weights") == reference.digest:
-        return DataLayer(verdict="derived", evidence=tuple(evidence),
-                         sentence=f"The ledger of {clean(model.name)} says that it began with these very weights ({clean(reference.name)}).")  # fmt: skip
-    if ours.entries and not theirs.entries:
-        said = (
-            f"it began with {', '.join(map(clean, names))}"
-            if names
-            else "it began with random weights and on its own text"
-        )
-        evidence.append(f"the ledger of {clean(model.name)} says: {said}; the weights above test that")
-    if not (ours.entries and theirs.entries):
-        return DataLayer(verdict="not decidable from outside", sentence=_OUTSIDE, evidence=tuple(evidence))
-    first, second = (
-        ours.last("stage", stage="corpus").get("content"),
-        theirs.last("stage", stage="corpus").get("content"),
-    )
-    recipes = ours.last("recipe").get("digest"), theirs.last("recipe").get("digest")
-    if first is None or second is None:
-        return DataLayer(
-            verdict="cannot tell",
-            sentence="The ledgers do not name the text that was trained on.",
-            evidence=tuple(evidence),
-        )
-    evidence.append(
-        f"the cleaned text's digests are {'equal' if first == second else 'different'}; the recipes' {'equal' if recipes[0] == recipes[1] else 'different'}"
-    )
-    if first == second:
-        return DataLayer(verdict="same", evidence=tuple(evidence),
-                         sentence="By their ledgers both were trained on the very same text. That makes them speak alike and shares no weights.")  # fmt: skip
-    return DataLayer(verdict="independent", evidence=tuple(evidence),
-                     sentence="By their ledgers they were trained on different texts (parts of them may still be common).")  # fmt: skip
+    """What the ledgers say of text and base.
+
+    derived: MODEL's ledger names REFERENCE as what it began with, or holds it among what it was made from. same: both were trained on the very
+    same cleaned text. independent: no source of the one is a source of the other. cannot tell: some are. Without both ledgers, and
+    without a base that names REFERENCE: not decidable from outside.
+    """
+    ours, theirs = record(model), record(reference)
+    if not ours.why_not and not theirs.content and reference.path is not None and reference.path.is_dir():
+        theirs = replace(theirs, content=content_of(reference.path))  # is it among what MODEL was made from?
+    evidence = [line for one in (ours, theirs) for line in _said(one)]
+    name, other = clean(ours.name), clean(theirs.name)
+    if theirs.content and theirs.content != ours.content and theirs.content in ours.logged.before(ours.content):
+        return _layer("derived", f"By its ledger {name} was made from {other}: that very model is among its inputs, and its text with it. {_TRUE}", evidence)
+    how = _names(ours.base, reference)
+    if how:
+        return _layer("derived", f"By its ledger {name} began with {other} ({how}): it has that model's text behind it, and its own. {_TRUE}", evidence)
+    if ours.content and ours.content != theirs.content and ours.content in theirs.logged.before(theirs.content):
+        evidence.append(f"by its ledger {other} was made from {name}, not the other way round")
+    known = [one for one in (ours, theirs) if not one.why_not]
+    if len(known) < 2:
+        who = f"{clean((ours if ours.why_not else theirs).name)} was" if known else "they were"
+        return _layer("not decidable from outside", _OUTSIDE.format(who=who), evidence)
+    first, second = ours.corpus, theirs.corpus
+    if first is not None and first == second:
+        same = ours.recipe is not None and ours.recipe == theirs.recipe
+        recipe = " and by the same recipe" if same else ""
+        return _layer("same", f"By their ledgers both were trained on the very same text{recipe}. That makes two models speak alike and shares no weights."
+                      f" {_TRUE}", evidence)  # fmt: skip
+    mine, yours = ours.sources, theirs.sources
+    if not mine or not yours:
+        return _layer("cannot tell", "The ledgers do not name all text that was trained on.", evidence)
+    both = [one for digest, one in mine.items() if digest in yours]
+    if both:
+        listed = ", ".join(clean(str(one.get("name")))[:60] for one in both[:_MOST_SHOWN])
+        evidence.append(f"sources in both ledgers: {listed}")
+        return _layer("cannot tell", f"By their ledgers {len(both)} of {len(mine)} sources of {name} were read for {other} too, and the texts made of them"
+                      f" differ. {_TRUE}", evidence)  # fmt: skip
+    return _layer("independent", f"By their ledgers no source of {name} is one of {other}: {len(mine)} and {len(yours)}, by digest. Different files may still"
+                  f" hold like text. {_TRUE}", evidence)  # fmt: skip
 
 
-def _record(opened: Opened) -> _Record:
+def _layer(verdict: Any, sentence: str, evidence: list[str]) -> DataLayer:
+    return DataLayer(verdict=verdict, sentence=sentence, evidence=tuple(evidence))
+
+
+def record(opened: Opened) -> Record:
+    """The model's own ledger where it is believed: its chain holds and one of its training stages ended with these files."""
+    kept = opened.checkpoint.kept  # reading every byte of a model is done once
+    if "ledger" not in kept:
+        kept["ledger"] = _read(opened)
+    found: Record = kept["ledger"]
+    return found
+
+
+def _read(opened: Opened) -> Record:
     if opened.path is None:
-        return _Record(why_not="a model in memory has no ledger")
-    folder = opened.path if opened.path.is_dir() else opened.path.parent
-    for path in (
-        folder / "puna" / "ledger.jsonl",
-        folder.parent / "puna" / "ledger.jsonl" if folder.name == "base" else None,
-    ):
-        if path is not None and path.is_file():
-            return _read(path)
-    return _Record(why_not="no ledger beside it")
+        return Record(opened.name, why_not="a model in memory has no ledger")
+    folder, _ = record_of(opened.path)
+    if folder is None:
+        return Record(opened.name, why_not="no ledger lies beside it")
+    content = content_of(opened.path)
+    logged = read_logged(folder / "ledger.jsonl", opened.path, content)
+    if logged.broken:
+        return Record(opened.name, content=content, why_not=f"its ledger is not believed: {logged.broken}")
+    return Record(opened.name, logged, content)
 
 
-def _read(path: Path) -> _Record:
-    try:
-        if path.stat().st_size > _MAX_LEDGER:
-            return _Record(why_not="its ledger is too large to be read")
-        return _Record(Ledger(path).entries())
-    except (PunaError, OSError) as error:
-        return _Record(
-            why_not=f"its ledger is not believed: {error.what[:120] if isinstance(error, PunaError) else 'it cannot be read'}"
-        )
+def _names(base: Mapping[str, Any], reference: Opened) -> str:
+    """How a ledger's base names REFERENCE: by digest, by name, or "" for not at all."""
+    if reference.digest is not None and base.get("weights") == reference.digest:
+        return "by the digest of its weights"
+    names = base.get("names")
+    if isinstance(names, list) and any(_last(str(one)) == _last(reference.name) for one in names):
+        return "by name; the digests were not compared"
+    return ""
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def _said(record: Record) -> list[str]:
+    name = clean(record.name)
+    if record.why_not:
+        return [f"{name}: {clean(record.why_not)}"]
+    names = record.base.get("names")
+    began = ", ".join(clean(str(one))[:60] for one in names[:_MOST_SHOWN]) if isinstance(names, list) and names else "random weights"
+    lines = [f"{name}: a ledger of {len(record.logged.entries)} entries, its chain whole, its last training stage these files; it began with {began}"]
+    for digest, one in list(record.sources.items())[:_MOST_SHOWN]:
+        size = one.get("bytes")
+        told = f", {size:,} bytes" if isinstance(size, int) else ""
+        lines.append(f"{name}: read {clean(str(one.get('name')))[:60]} ({clean(str(one.get('licence')))[:40]}{told}, sha256 {clean(digest)[:12]})")
+    return lines

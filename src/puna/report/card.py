@@ -71,9 +71,25 @@ def card_text(data: ReportData) -> str:
             "What does str.split do?" if _reads_python(data) else "你好" if _languages(data) == ["zh"] else "Hello."
         ),
         commands="\n".join(words.clean(item.command) for item in verdict.command_pairs(data)),
-        size_limit=_size_limit(data),
+        limits=_limits(data),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def card_limits(data: dict[str, Any]) -> list[str]:
+    """What the card says of the model's limits, one sentence or two each. Raises as `render_card` does."""
+    return _limits(ReportData.model_validate(data))
+
+
+def _limits(data: ReportData) -> list[str]:
+    inherited = "what its base knew and " if data.results and data.results.inheritance else ""
+    return [
+        _size_limit(data),
+        f"It knows only {inherited}what its text said, up to the day that the text was gathered. What it states may be wrong: check it.",
+        "Nothing was done to make its answers safe or fair beyond the choice of its text.",
+        *([] if data.tuning else ["It continues text. It was not tuned to answer questions."]),
+        "The scores are those of the one test above. They say nothing of other tasks or languages.",
+    ]
 
 
 def front_matter(data: ReportData) -> dict[str, Any]:
@@ -85,6 +101,10 @@ def front_matter(data: ReportData) -> dict[str, Any]:
     languages = _languages(data)
     if languages:
         front["language"] = languages
+    if data.base.get("names"):
+        names = [str(name) for name in data.base["names"]]
+        front["base_model"] = names[0] if len(names) == 1 else names
+        front["base_model_relation"] = "merge" if len(names) > 1 else "finetune"
     front |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["puna", "llama"]}
     results = [_hub_result(score) for score in (data.results.scores if data.results else []) if score.value is not None]
     if results:

@@ -305,6 +305,7 @@ class LedgerFacts(Part):
     entries: int
     head: str
     seed_commitment: str | None = None
+    step0: str | None = None  # digest of the weights that the first training began with
 
 
 class Command(Part):

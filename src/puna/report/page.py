@@ -88,7 +88,7 @@ def template_environment(*, autoescape: bool) -> Environment:
     )  # fmt: skip
     environment.filters.update(
         number=words.number, compact=words.compact, flops=words.flops, size=words.size_bytes, duration=words.duration, percent=words.percent,
-        decimal=words.decimal, p=words.p_value, plain=words.plain, words=words.label, lang=words.language, moment=words.moment, counted_in=verdict.counted_in,
+        decimal=words.decimal, p=words.p_value, plain=words.plain, counted=words.counted, words=words.label, lang=words.language, moment=words.moment, counted_in=verdict.counted_in,
         shorten=shorten, brief=words.brief, small_share=words.small_share, task=verdict.task_label, baseline=verdict.baseline_label, in_words=words.in_words,
     )  # fmt: skip
     environment.globals.update(

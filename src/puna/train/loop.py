@@ -128,11 +128,13 @@ def replay(
         return steps.tensors()
 
 
-def step0_digests(config: ModelConfig, seed: int, init: Path | None = None, adapter: Adapter | None = None) -> dict[str, str]:
+def step0_digests(
+    config: ModelConfig, seed: int, init: Path | None = None, adapter: Adapter | None = None
+) -> dict[str, str]:
     """What `train` tells the ledger of step 0, made again: of weights that come from `seed`, the same on every machine."""
     base = _base(config, init) if adapter else None
     place = Device("any", torch.device("cpu"), torch.get_num_threads(), torch.float32, "no product is computed")
-    return _step0(_model(config, seed, init, adapter, base, place), base and digest_of_tensors(base.items()))
+    return _step0(_model(config, seed, init, adapter, base, place), digest_of_tensors(base.items()) if base else None)
 
 
 def _step0(model: Decoder, base: str | None) -> dict[str, str]:

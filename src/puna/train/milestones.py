@@ -32,7 +32,12 @@ def comparable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def told(state: dict[str, Any]) -> dict[str, Any]:
     """What the ledger keeps of a milestone's state: step, data cursor, the tensors' digest, the guard's."""
-    return {"step": state["step"], "cursor": state["cursor"], "tensors": state["tensors"], "guard": digest_of(state["guard"])}
+    return {
+        "step": state["step"],
+        "cursor": state["cursor"],
+        "tensors": state["tensors"],
+        "guard": digest_of(state["guard"]),
+    }
 
 
 class Milestones:
@@ -48,7 +53,9 @@ class Milestones:
             if number < step:
                 found = find_whole(self.folder, number)
                 if found is None:
-                    self.progress.note(f"the milestone at step {number:,} is gone; what lies beside it cannot be replayed")
+                    self.progress.note(
+                        f"the milestone at step {number:,} is gone; what lies beside it cannot be replayed"
+                    )
                 else:
                     self._tell(found.state)
         self.at(step, tensors, state)

@@ -10,11 +10,15 @@ distributed with mean sum of n_g(j)·n_u(j) / n, which is 1 for two permutations
 correlation sees nothing. The null is not exact, as two models may learn alike from the same text; what it does on such pairs is measured
 in the zoo.
 
+Large blocks are looked at in two steps, as most pairs are strangers': p1 from a few units; where it is above `_GOES_ON`, it is the p-value,
+else `_GOES_ON` times that of other units, which has the right size if the two are independent: P(p <= x) = x on both branches.
+
 A pair is also looked at in place (`places.py`), which sees less change and no reordering; the smaller of the two p-values counts, twice.
 """
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +28,7 @@ from torch import Tensor
 
 from puna.lineage.verdict import DERIVED_BELOW, Test
 from puna.lineage.weights.matching import Effort, match_rows, nearest_rows
-from puna.lineage.weights.places import in_place, joined
+from puna.lineage.weights.places import in_place, joined, rows_in_place
 from puna.lineage.weights.statistics import holm
 from puna.lineage.weights.view import View
 from puna.progress import QUIET, Progress
@@ -33,6 +37,9 @@ TITLE = "phi_MATCH: gates and ups matched alike"
 NULL = "how a block's gates resemble the other's has nothing to do with how its ups do"
 _SEED = 2502
 _ORDER_AT_MOST = 2048  # units up to which their order is an assignment; above, the nearest
+_FIRST, _GOES_ON = 128, 0.05  # units looked at first, in blocks of twice as many or more
+_KEPT_BYTES = 2 << 30  # of REFERENCE's blocks, held while MODEL's go by
+_LEAST_COLUMNS = 24
 
 
 @dataclass(frozen=True)
@@ -48,20 +55,41 @@ class BlockMap:
     test: Test = field(default_factory=lambda: Test(name="phi_MATCH", title=TITLE))
 
 
+class _Sheet:
+    """A block (or expert) as it is compared: the drawn columns of gate, up and down side by side, each part of length 1."""
+
+    def __init__(self, view: View, layer: int, expert: int | None, columns: Tensor | None) -> None:
+        self.rows: Float[Tensor, "n 3c"] = joined(view.mlp(layer, expert), columns)
+
+    @property
+    def gate(self) -> Float[Tensor, "n c"]:
+        return self.rows[:, : self.rows.shape[1] // 3]
+
+    @property
+    def up(self) -> Float[Tensor, "n c"]:
+        return self.rows[:, self.rows.shape[1] // 3 : 2 * (self.rows.shape[1] // 3)]
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "3c 3c"]:
+        return self.rows.T @ self.rows
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether no unit is all zeros."""
+        return bool((self.rows != 0).any(dim=1).all())
+
+
 class _Sheets:
-    """The blocks of one model as they are compared: drawn columns only, each kept once read."""
+    """The sheets of one model, each kept once made."""
 
     def __init__(self, view: View, columns: Tensor | None) -> None:
         self.view, self.columns = view, columns
-        self.experts = list(range(view.experts)) if view.experts else [None]
-        self._kept: dict[tuple[int, int | None], tuple[Tensor, Tensor, Tensor]] = {}
+        self.experts: list[int | None] = list(range(view.experts)) if view.experts else [None]
+        self._kept: dict[tuple[int, int | None], _Sheet] = {}
 
-    def block(self, layer: int, expert: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(gate, up, all three joined) of a block."""
+    def block(self, layer: int, expert: int | None) -> _Sheet:
         if (layer, expert) not in self._kept:
-            mlp = self.view.mlp(layer, expert)
-            gate, up = (part if self.columns is None else part[:, self.columns] for part in mlp[:2])
-            self._kept[layer, expert] = (gate.contiguous(), up.contiguous(), joined(mlp, self.columns))
+            self._kept[layer, expert] = _Sheet(self.view, layer, expert, self.columns)
         return self._kept[layer, expert]
 
     def forget(self, layer: int) -> None:
@@ -73,9 +101,7 @@ def map_blocks(ours: View, theirs: View, effort: Effort | None = None, progress:
     """All pairs of blocks. MODEL's blocks are read once each, REFERENCE's drawn columns are kept in memory."""
     sizes = theirs.checkpoint.sizes
     effort = effort or Effort.for_sizes(sizes.hidden, max(sizes.ffn, ours.checkpoint.sizes.ffn))
-    columns = None
-    if effort.columns is not None and sizes.hidden > effort.columns // 3:
-        columns = torch.randperm(sizes.hidden, generator=torch.Generator().manual_seed(_SEED))[: effort.columns // 3]
+    columns = _columns(theirs, effort)
     own, other = _Sheets(ours, columns), _Sheets(theirs, columns)
     table = np.zeros((ours.layers, theirs.layers))
     matched = np.zeros_like(table)
@@ -87,33 +113,76 @@ def map_blocks(ours: View, theirs: View, effort: Effort | None = None, progress:
         own.forget(i)
         progress.update(i + 1)
     progress.finish()
+    found = chosen(table, matched, _said(columns, sizes.hidden, sizes.ffn, effort))
+    sources, units = list(found.sources), {}
+    for i, source in enumerate(found.sources):
+        if source is None:
+            continue
+        sources[i] = source = _likest(own, other, i, _as_sure(table[i], source), best_expert)
+        for expert, partner in best_expert[i, source].items():
+            units[i, expert] = unit_order(own.block(i, expert).rows, other.block(source, partner).rows)
+        own.forget(i)
+    runner_up = [_second(table[i], found.holm[i], source) for i, source in enumerate(sources)]
+    return BlockMap(table, found.holm, tuple(sources), tuple(runner_up), units, found.test)
+
+
+def chosen(table: Float[ndarray, "m r"], matched: Float[ndarray, "m r"], sampled: str) -> BlockMap:
+    """The map that the log10 p of all pairs give, and the test: `matched` are those of phi_MATCH alone."""
     adjusted = np.asarray(holm(table.flatten().tolist())).reshape(table.shape)
     limit = math.log10(DERIVED_BELOW)
-    sources, runner_up, units = [], [], {}
-    for i in range(ours.layers):
-        ranked = np.argsort(table[i], kind="stable")
-        clear = [int(j) for j in ranked if adjusted[i, j] < limit]
-        sources.append(_nearest_in_place(i, clear, table[i]) if clear else None)
-        rest = [j for j in clear if j != sources[-1]]
-        runner_up.append(rest[0] if rest else None)
-        if (source := sources[-1]) is not None:
-            for expert, partner in best_expert[i, source].items():
-                units[i, expert] = unit_order(own.block(i, expert)[2], other.block(source, partner)[2])
-            own.forget(i)
-    best = matched.min(axis=1) + math.log10(theirs.layers)
-    deciding = min(0.0, float(min(holm(best.tolist())))) if len(best) else 0.0
+    sources: list[int | None] = []
+    for i, row in enumerate(table):
+        best = int(np.argmin(row))
+        sources.append(min(_as_sure(row, best), key=lambda j: abs(j - i)) if adjusted[i, best] < limit else None)
+    runner_up = [_second(table[i], adjusted[i], source) for i, source in enumerate(sources)]
+    best_of_row = matched.min(axis=1) + math.log10(table.shape[1])
+    deciding = min(0.0, float(min(holm(best_of_row.tolist()))))
     test = Test(
-        name="phi_MATCH", title=TITLE, null=NULL, log10_p=deciding, p_value=10**deciding, statistic=float(np.mean(best < limit)),
-        statistic_name="share of MODEL's blocks with a clear source",
-        sampled="" if columns is None else f"{len(columns):,} of {sizes.hidden:,} columns, {effort.units or sizes.ffn:,} units",
+        name="phi_MATCH", title=TITLE, null=NULL, log10_p=deciding, p_value=10**deciding, statistic=float(np.mean(best_of_row < limit)),
+        statistic_name="share of MODEL's blocks with a clear source", sampled=sampled,
     )  # fmt: skip
-    return BlockMap(table, adjusted, tuple(sources), tuple(runner_up), units, test)
+    return BlockMap(table, adjusted, tuple(sources), tuple(runner_up), {}, test)
 
 
-def _nearest_in_place(block: int, clear: list[int], row: Float[ndarray, " r"]) -> int:
-    """The best source; of sources that are as sure (copies of one another in REFERENCE), the one of the nearest place."""
-    least = row[clear[0]]
-    return min((j for j in clear if row[j] <= least + 1e-9), key=lambda j: abs(j - block))
+def _columns(theirs: View, effort: Effort) -> Tensor | None:
+    """The drawn columns of each matrix: a third of `effort.columns`, fewer where REFERENCE's blocks would not fit into memory."""
+    sizes = theirs.checkpoint.sizes
+    count = sizes.hidden if effort.columns is None else min(sizes.hidden, max(1, effort.columns // 3))
+    most = _KEPT_BYTES // max(1, 12 * sizes.ffn * theirs.layers * max(1, theirs.experts))
+    count = min(count, max(_LEAST_COLUMNS, most))
+    if count >= sizes.hidden:
+        return None
+    return torch.randperm(sizes.hidden, generator=torch.Generator().manual_seed(_SEED))[:count]
+
+
+def _said(columns: Tensor | None, hidden: int, ffn: int, effort: Effort) -> str:
+    parts = [] if columns is None else [f"{len(columns):,} of {hidden:,} columns"]
+    if effort.units is not None and effort.units < ffn:
+        parts.append(f"{effort.units:,} of {ffn:,} units")
+    return ", ".join(parts)
+
+
+def _as_sure(row: Float[ndarray, " r"], best: int) -> list[int]:
+    """Blocks of REFERENCE with the same least p: copies of one another."""
+    return [int(j) for j in np.flatnonzero(row <= row[best] + 1e-9)]
+
+
+def _second(row: Float[ndarray, " r"], adjusted: Float[ndarray, " r"], source: int | None) -> int | None:
+    """The next best block of REFERENCE, where it is significant too."""
+    clear = [int(j) for j in np.argsort(row, kind="stable") if adjusted[j] < math.log10(DERIVED_BELOW) and int(j) != source]
+    return clear[0] if clear else None
+
+
+def _likest(own: _Sheets, other: _Sheets, i: int, among: list[int], experts: dict[tuple[int, int], dict[int | None, int | None]]) -> int:
+    """Of sources that are as sure the one whose units are nearest; of equal ones the one of the nearest place."""
+
+    def likeness(j: int) -> float:
+        expert, partner = next(iter(experts[i, j].items()))
+        a, b = own.block(i, expert).rows, other.block(j, partner).rows
+        order = unit_order(a, b)
+        return float((a * b[torch.as_tensor(order)])[torch.as_tensor(order >= 0)].sum()) / (3 * len(a))
+
+    return among[0] if len(among) == 1 else max(among, key=lambda j: (round(likeness(j), 4), -abs(j - i)))
 
 
 def _pair(
@@ -121,20 +190,24 @@ def _pair(
 ) -> tuple[float, float, dict[int | None, int | None]]:
     """(log10 p of the pair, of phi_MATCH alone, which expert of REFERENCE's block each of MODEL's is most like)."""
     least, least_matched, partners = 0.0, 0.0, {}
-    tried = len(own.experts) * len(other.experts)
+    tried = math.log10(len(own.experts) * len(other.experts))
     for expert in own.experts:
         best = 1.0
         for partner in other.experts:
             a, b = own.block(i, expert), other.block(j, partner)
-            by_match = agreement(a[0], a[1], b[0], b[1], effort)
-            both = by_match if a[2].shape != b[2].shape else min(by_match, in_place(a[2], b[2]).log10_p) + math.log10(2)
+            by_match = agreement(a.gate, a.up, b.gate, b.up, effort)
+            both = by_match if a.rows.shape != b.rows.shape else min(by_match, _by_place(a, b)) + math.log10(2)
             if both < best:
                 best, partners[expert] = both, partner
-            least, least_matched = (
-                min(least, both + math.log10(tried)),
-                min(least_matched, by_match + math.log10(tried)),
-            )
+            least, least_matched = min(least, both + tried), min(least_matched, by_match + tried)
     return least, least_matched, partners
+
+
+def _by_place(a: _Sheet, b: _Sheet) -> float:
+    """log10 p of the units in place."""
+    if a.whole and b.whole:
+        return rows_in_place(a.rows, b.rows, a.gram, b.gram).log10_p
+    return in_place(a.rows, b.rows).log10_p
 
 
 def agreement(
@@ -145,19 +218,28 @@ def agreement(
     effort: Effort,
 ) -> float:
     """log10 p of phi_MATCH for one pair of blocks: too many units whose gate and whose up are matched to one and the same unit."""
-    if effort.units is not None and len(gate) > effort.units:
-        rows = torch.randperm(len(gate), generator=torch.Generator().manual_seed(_SEED))[: effort.units]
-        by_gate, by_up = nearest_rows(gate[rows], gate_theirs), nearest_rows(up[rows], up_theirs)
-    else:
-        by_gate, by_up = match_rows(gate, gate_theirs), match_rows(up, up_theirs)
-        kept = (by_gate >= 0) & (by_up >= 0)
-        by_gate, by_up = by_gate[kept], by_up[kept]
-    if not len(by_gate):
+    n = len(gate)
+    if n < 2 * _FIRST and (effort.units is None or effort.units >= n):
+        return _log10_agree(match_rows(gate, gate_theirs), match_rows(up, up_theirs))
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(_SEED))[: effort.units]
+    first, rest = drawn[:_FIRST], drawn[_FIRST:]
+    begun = _log10_agree(nearest_rows(gate[first], gate_theirs), nearest_rows(up[first], up_theirs))
+    if begun > math.log10(_GOES_ON) or not len(rest):
+        return begun
+    match = match_rows if effort.units is None else nearest_rows
+    return math.log10(_GOES_ON) + _log10_agree(match(gate[rest], gate_theirs), match(up[rest], up_theirs))
+
+
+def _log10_agree(by_gate: ndarray, by_up: ndarray) -> float:
+    """log10 P of as many equal entries, were one of the lists shuffled; never below that of one order. Places with -1 do not count."""
+    kept = (by_gate >= 0) & (by_up >= 0)
+    by_gate, by_up = by_gate[kept], by_up[kept]
+    n = len(by_gate)
+    if not n:
         return 0.0
-    agree = int((by_gate == by_up).sum())
-    size = len(gate_theirs)
-    by_chance = float(np.bincount(by_gate, minlength=size) @ np.bincount(by_up, minlength=size)) / len(by_gate)
-    return max(log10_poisson_tail(agree, by_chance), -math.lgamma(len(by_gate) + 1) / math.log(10))
+    size = 1 + int(max(by_gate.max(), by_up.max()))
+    by_chance = float(np.bincount(by_gate, minlength=size) @ np.bincount(by_up, minlength=size)) / n
+    return max(log10_poisson_tail(int((by_gate == by_up).sum()), by_chance), -math.lgamma(n + 1) / math.log(10))
 
 
 def log10_poisson_tail(count: int, mean: float) -> float:
@@ -172,10 +254,12 @@ def log10_poisson_tail(count: int, mean: float) -> float:
 
 
 def unit_order(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> ndarray:
-    """Unit k of `ours` is unit order[k] of `theirs`. The order as it is, where that is as good as any."""
+    """Unit k of `ours` is unit order[k] of `theirs`. The order as it is, where that is as good as any; units of zeros keep their place."""
     n = min(len(ours), len(theirs))
     if len(ours) == len(theirs) and in_place(ours, theirs).log10_p < -8:
         return np.arange(n)
-    if len(ours) <= len(theirs) <= _ORDER_AT_MOST:
-        return match_rows(ours, theirs)
-    return nearest_rows(ours, theirs)  # a wider block has units of its own: each beside the one most like it
+    # A wider block has units of its own: each beside the one most like it.
+    order = match_rows(ours, theirs) if len(ours) <= len(theirs) <= _ORDER_AT_MOST else nearest_rows(ours, theirs)
+    zero = np.flatnonzero(order < 0)
+    order[zero] = zero % len(theirs)
+    return order

@@ -43,16 +43,27 @@ class InPlace:
 
 
 def in_place(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "n d"]) -> InPlace:
-    """The test for one matrix. Rows of zeros count as alike to nothing. Raises `ValueError` where the shapes differ."""
+    """The test for one matrix. Rows that are all zeros in either model are left out: padding stands at the end of any matrix, and would
+    be alike in place in strangers. Raises `ValueError` where the shapes differ."""
     if ours.shape != theirs.shape or ours.ndim != 2:
         raise ValueError(f"rows in place need equal shapes, not {tuple(ours.shape)} and {tuple(theirs.shape)}")
-    n = len(ours)
+    kept = (ours != 0).any(dim=1) & (theirs != 0).any(dim=1)
+    if not bool(kept.all()):
+        ours, theirs = ours[kept], theirs[kept]
     a, b = unit_rows(ours), unit_rows(theirs)
+    return rows_in_place(a, b, a.T @ a, b.T @ b)
+
+
+def rows_in_place(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], gram_a: Float[Tensor, "d d"], gram_b: Float[Tensor, "d d"]
+) -> InPlace:
+    """The same of rows as they are, S being their products, with aᵀa and bᵀb at hand: where one matrix is held beside many."""
+    n = len(a)
     trace = torch.einsum("nd,nd->", a, b).double().item()
     sum_a, sum_b = a.sum(0).double(), b.sum(0).double()
-    rows, columns = (a @ sum_b.float()).double() / n, (b @ sum_a.float()).double() / n
-    mean = (sum_a @ sum_b).item() / n**2
-    squares = torch.einsum("ij,ij->", (a.T @ a).double(), (b.T @ b).double()).item()
+    rows, columns = (a @ sum_b.float()).double() / max(n, 1), (b @ sum_a.float()).double() / max(n, 1)
+    mean = (sum_a @ sum_b).item() / max(n, 1) ** 2
+    squares = torch.einsum("ij,ij->", gram_a.double(), gram_b.double()).item()
     spread = squares - n * (rows.square().sum() + columns.square().sum()).item() + (n * mean) ** 2
     if n < 2 or spread <= 1e-6 * max(squares, 1e-30):  # all rows alike: every order is the same
         return InPlace(trace / max(n, 1), mean, 0.0, 0.0)
