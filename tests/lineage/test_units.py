@@ -1,7 +1,5 @@
 """phi_U: what keeps the places of its hidden units, and what only looks as if it did."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -72,7 +70,7 @@ def test_permuted_units_are_not_seen_by_this_test() -> None:
 
 def test_a_narrower_model_keeps_the_order() -> None:
     parent = random_state(1)
-    config = replace(CONFIG, intermediate_size=112)
+    config = CONFIG.model_copy(update={"intermediate_size": 112})
     kept = torch.randperm(176, generator=torch.Generator().manual_seed(3))[:112].sort().values
     narrow = {name: (tensor[kept] if "gate_proj" in name or "up_proj" in name else tensor[:, kept] if "down_proj" in name else tensor)
               for name, tensor in parent.items()}  # fmt: skip

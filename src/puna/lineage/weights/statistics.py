@@ -49,6 +49,8 @@ def spearman(order: "ndarray | Sequence[int]") -> tuple[float, float]:
     if np.all(np.diff(ranks) >= 0):  # no order rises more: as likely as one arrangement of the ties is among all
         repeats = np.unique(ranks, return_counts=True)[1]
         return rho, (sum(math.lgamma(count + 1) for count in repeats) - math.lgamma(n + 1)) / _LN10
+    if np.all(np.diff(ranks) <= 0):
+        return rho, 0.0
     plain = log10_t_tail(rho * math.sqrt((n - 2) / (1 - rho * rho)), n - 2)
     return rho, plain if plain > _PLAIN else max(_log10_tail(ranks, rho), -math.lgamma(n + 1) / _LN10)
 

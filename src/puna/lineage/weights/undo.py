@@ -19,6 +19,7 @@ from puna.lineage.weights.reading import Role
 from puna.lineage.weights.view import View
 
 ATTENTION_IN, MLP_IN = ("q", "k", "v"), ("gate", "up")
+_MOST_TOKENS, _SEED = 8192, 13
 _CLEARLY = 0.7  # an undoing is kept where it leaves less than this share of the difference
 _ALIKE = (
     0.5  # and where a scale is undone, what is left must be the lesser part: shrinking anything makes it differ less
@@ -135,9 +136,11 @@ def _ordered(ours: Tensor, theirs: Tensor, role: Role, origin: Origin) -> tuple[
         if origin.tokens is not None:
             ids = origin.tokens.long()
             ids = ids[(ids[:, 0] < len(ours)) & (ids[:, 1] < len(theirs))]
-            return ours[ids[:, 0]], theirs[ids[:, 1]], "" if len(ids) == len(ours) else "shared tokens only"
+            word = "" if len(ids) == len(ours) else "shared tokens only"
+            ids = ids[_drawn(len(ids))]
+            return ours[ids[:, 0]], theirs[ids[:, 1]], word
         n = min(len(ours), len(theirs))  # a vocabulary padded to another multiple
-        return ours[:n], theirs[:n], ""
+        return ours[:n][_drawn(n)], theirs[:n][_drawn(n)], ""
     if role.kind in ("gate", "up", "down") and role.layer is not None:
         order, word = origin.units.get((role.layer, role.expert)), "units permuted"
     elif role.kind in ("q", "k", "v", "o") and role.layer is not None:
@@ -157,6 +160,13 @@ def _ordered(ours: Tensor, theirs: Tensor, role: Role, origin: Origin) -> tuple[
     rising = bool(np.all(np.diff(order) > 0))
     return ours, theirs[torch.as_tensor(order)], ("part of the units" if rising and word.startswith("units") else
                                                  "part of the heads" if rising else word)  # fmt: skip
+
+
+def _drawn(rows: int) -> Tensor:
+    """All rows of a vocabulary, or 8,192 of a large one: copies of a whole one of 128,000 tokens would not fit beside one another."""
+    if rows <= _MOST_TOKENS:
+        return torch.arange(rows)
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(_SEED))[:_MOST_TOKENS].sort().values
 
 
 def _rescaled(ours: Tensor, theirs: Tensor, undone: tuple[str, ...]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
