@@ -63,13 +63,21 @@ def evidence_of(folder: Path, report: dict[str, Any], limits: list[str], environ
 
 
 def _source(one: dict[str, Any]) -> Source:
-    return Source(name=one["name"], sha256=one.get("digest") or None, bytes=one.get("bytes"), files=one.get("files"), licence=one.get("licence"))
+    return Source(
+        name=one["name"],
+        sha256=one.get("digest") or None,
+        bytes=one.get("bytes"),
+        files=one.get("files"),
+        licence=one.get("licence"),
+    )
 
 
 def _training(name: str, one: dict[str, Any]) -> Training:
     plan = one["plan"]
     settings = {key: plan[key] for key in _PLAN if plan.get(key) is not None}
-    return Training(name=name, tokens=plan.get("tokens"), steps=plan.get("steps"), seconds=one.get("seconds"), settings=settings)
+    return Training(
+        name=name, tokens=plan.get("tokens"), steps=plan.get("steps"), seconds=one.get("seconds"), settings=settings
+    )
 
 
 def _measure(one: dict[str, Any]) -> Measure:

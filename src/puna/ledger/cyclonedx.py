@@ -39,7 +39,9 @@ def cyclonedx_json(evidence: Evidence) -> bytes:
     except ImportError as error:
         raise PunaError("CycloneDX needs its library", where=str(error.name), mend=MEND) from None
 
-    def component(name: str, kind: ComponentType, ref: str, digest: str | None, licence: str | None, **more: Any) -> "Component":
+    def component(
+        name: str, kind: ComponentType, ref: str, digest: str | None, licence: str | None, **more: Any
+    ) -> "Component":
         hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else []
         return Component(name=name, type=kind, bom_ref=ref, hashes=hashes, licenses=_licences(licence), **more)
 
@@ -103,14 +105,22 @@ def _model_card(evidence: Evidence) -> dict[str, Any]:
 
 
 def _metric(one: Measure) -> dict[str, Any]:
-    made: dict[str, Any] = {"type": one.metric, "value": repr(one.value), "slice": " ".join(part for part in (one.model, one.task, f"n={one.n}" if one.n else "") if part)}
+    made: dict[str, Any] = {
+        "type": one.metric,
+        "value": repr(one.value),
+        "slice": " ".join(part for part in (one.model, one.task, f"n={one.n}" if one.n else "") if part),
+    }
     if one.low is not None and one.high is not None:
         made["confidenceInterval"] = {"lowerBound": repr(one.low), "upperBound": repr(one.high)}
     return made
 
 
 def _facts(one: Any) -> dict[str, Any]:
-    return {key: value for key, value in {"tokens": one.tokens, "steps": one.steps, **one.settings}.items() if value is not None}
+    return {
+        key: value
+        for key, value in {"tokens": one.tokens, "steps": one.steps, **one.settings}.items()
+        if value is not None
+    }
 
 
 def _amount(count: int | None) -> str:

@@ -24,7 +24,9 @@ _TABLE = Path(__file__).with_name("licences.toml")
 _MOST_TEXT, _MOST_FILES = 1 << 20, 40
 _TEXTS = (".txt", ".md", ".rst", ".html", ".model", "")
 
-Check = Literal["name", "text", "notice", "copy", "changes", "restrictions", "policy", "non_commercial", "same_licence", "unseen"]
+Check = Literal[
+    "name", "text", "notice", "copy", "changes", "restrictions", "policy", "non_commercial", "same_licence", "unseen"
+]
 
 
 class _Data(BaseModel):
@@ -117,7 +119,9 @@ def licence_named(identifier: str | None) -> LicenceFacts | None:
 
 def licence_of_repository(name: str) -> LicenceFacts | None:
     """The licence under which the makers published a repository of this name; None for one that the table has not."""
-    found = [(len(begin), one) for one in known_licences() for begin in one.makers if name.lower().startswith(begin.lower())]
+    found = [
+        (len(begin), one) for one in known_licences() for begin in one.makers if name.lower().startswith(begin.lower())
+    ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
@@ -155,7 +159,9 @@ def _tells(path: Path) -> bool:
 
 def stated_in_files(files: dict[str, str]) -> tuple[LicenceFacts, str] | None:
     """(licence, file) of the first licence's text among a folder's files, the card apart."""
-    return next(((found[0], name) for name, text in files.items() if name != CARD and (found := licences_in(text))), None)
+    return next(
+        ((found[0], name) for name, text in files.items() if name != CARD and (found := licences_in(text))), None
+    )
 
 
 def look_at(facts: LicenceFacts, shown: Shown) -> list[Kept]:
@@ -176,7 +182,10 @@ def _look(asked: Asked, facts: LicenceFacts, shown: Shown) -> tuple[bool | None,
         case "non_commercial" if stated is None:
             return None, f"it states {shown.stated}, which the table has not"
         case "non_commercial":
-            return not stated.commercial, f"it states {shown.stated}, which {'allows' if stated.commercial else 'forbids'} commercial use"
+            return (
+                not stated.commercial,
+                f"it states {shown.stated}, which {'allows' if stated.commercial else 'forbids'} commercial use",
+            )
         case "same_licence":
             return shown.stated.strip().lower() in facts.ids, f"it states {shown.stated}"  # type: ignore[union-attr]
     if files is None:
@@ -190,12 +199,18 @@ def _look_in(
     having = [name for name, text in files.items() if any(_plain(part) in _plain(text) for part in asked.of)]
     match asked.check:
         case "text":
-            return bool(having), f"{having[0]} has it" if having else f"no file has \"{asked.of[0]}\""
+            return bool(having), f"{having[0]} has it" if having else f'no file has "{asked.of[0]}"'
         case "notice":
             notices = [name for name in files if "NOTICE" in name.upper()]
             if right := [name for name in having if name in notices]:
                 return True, f"{right[0]} has it"
-            beside = f"{having[0]} has it, a NOTICE has not" if having else f"{notices[0]} has not the sentence" if notices else "there is no NOTICE"
+            beside = (
+                f"{having[0]} has it, a NOTICE has not"
+                if having
+                else f"{notices[0]} has not the sentence"
+                if notices
+                else "there is no NOTICE"
+            )
             return False, beside
         case "copy":
             wanted = {facts.ids[0], *asked.of}
@@ -203,7 +218,12 @@ def _look_in(
                 if name != CARD and wanted & {one.ids[0] for one in licences_in(text)}:
                     return True, f"{name} is its text"
             other = stated_in_files(files)
-            return False, f"{other[1]} is another licence's text ({other[0].title})" if other else "no file with its text is there"
+            return (
+                False,
+                f"{other[1]} is another licence's text ({other[0].title})"
+                if other
+                else "no file with its text is there",
+            )
         case "changes":
             if shown.card.parents:
                 return True, f"its card names {', '.join(shown.card.parents[:3])} as what it was made from"
@@ -213,15 +233,28 @@ def _look_in(
                 return True, f"it states {shown.stated}, which holds them"
             if having:
                 return True, f"{having[0]} has them"
-            return (None, "it states no licence") if shown.stated is None else (False, f"it states {shown.stated}, and no file has them")
+            return (
+                (None, "it states no licence")
+                if shown.stated is None
+                else (False, f"it states {shown.stated}, and no file has them")
+            )
         case "policy":
-            return None, f"{having[0]} names the policy; that it is kept to no file shows" if having else "no file names the policy"
+            return (
+                None,
+                f"{having[0]} names the policy; that it is kept to no file shows"
+                if having
+                else "no file names the policy",
+            )
     raise ValueError(f"no such check: {asked.check}")
 
 
 def kept_counts(found: Sequence[Kept]) -> tuple[int, int, int]:
     """(kept, not kept, not to be seen)."""
-    return (sum(one.kept is True for one in found), sum(one.kept is False for one in found), sum(one.kept is None for one in found))
+    return (
+        sum(one.kept is True for one in found),
+        sum(one.kept is False for one in found),
+        sum(one.kept is None for one in found),
+    )
 
 
 def _plain(text: str) -> str:

@@ -47,7 +47,9 @@ class Logged:
 
     def before(self, content: str) -> dict[str, str]:
         """{content: stage} of every artefact that went into the one of this content, itself included, as logged."""
-        stages = [entry["body"] for entry in self.entries if entry["kind"] == "stage" and isinstance(entry["body"], dict)]
+        stages = [
+            entry["body"] for entry in self.entries if entry["kind"] == "stage" and isinstance(entry["body"], dict)
+        ]
         made = {body["content"]: body for body in stages if isinstance(body.get("content"), str)}
         found: dict[str, str] = {}
         todo = [content]
@@ -84,7 +86,11 @@ def read_logged(path: Path, model: Path, content: str | None = None) -> Logged:
     except (PunaError, OSError) as error:
         return Logged(broken=error.what[:160] if isinstance(error, PunaError) else "it cannot be read")
     logged = Logged(entries)
-    return logged if logged.trained(content or content_of(model)) else Logged(broken="none of its training stages ended with these files")
+    return (
+        logged
+        if logged.trained(content or content_of(model))
+        else Logged(broken="none of its training stages ended with these files")
+    )
 
 
 def content_of(folder: Path) -> str:

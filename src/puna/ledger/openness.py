@@ -46,7 +46,9 @@ def _table() -> dict[str, Any]:
 
 def openness(evidence: Evidence, files: Sequence[str]) -> Openness:
     """Hold the release's `files` (paths from its folder) against both lists."""
-    items = [_item("OSAID 1.0", one, evidence, files) for one in _table()["osaid"]] + [_item("MOF", one, evidence, files) for one in _table()["mof"]]
+    items = [_item("OSAID 1.0", one, evidence, files) for one in _table()["osaid"]] + [
+        _item("MOF", one, evidence, files) for one in _table()["mof"]
+    ]
     mof, reached = [one for one in items if one.checklist == "MOF"], None
     for number in (3, 2, 1):
         if not all(one.met for one in mof if one.mof_class is not None and one.mof_class >= number):
@@ -69,17 +71,37 @@ def openness_markdown(found: Openness) -> str:
     ]  # fmt: skip
     for one in found.items:
         shown = ", ".join(f"`{name}`" for name in one.found[:4]) or "missing"
-        lines.append(f"| {one.checklist} | {one.item} | {'I' * one.mof_class if one.mof_class else ''} | {'yes' if one.met else 'no'} | {shown}{f'; {one.note}' if one.note else ''} |")
+        lines.append(
+            f"| {one.checklist} | {one.item} | {'I' * one.mof_class if one.mof_class else ''} | {'yes' if one.met else 'no'} | {shown}{f'; {one.note}' if one.note else ''} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def _item(checklist: str, one: dict[str, Any], evidence: Evidence, files: Sequence[str]) -> Item:
     patterns: list[str] = one.get("files", [])
     found = [name for pattern in patterns for name in files if fnmatchcase(name, pattern)]
-    met = all(any(fnmatchcase(name, pattern) for name in files) for pattern in patterns) if checklist != "MOF" else bool(found)
+    met = (
+        all(any(fnmatchcase(name, pattern) for name in files) for pattern in patterns)
+        if checklist != "MOF"
+        else bool(found)
+    )
     note = one.get("note", "")
     if "open_licence" in one.get("facts", []):
-        licences = [evidence.licence, *(source.licence for source in evidence.sources), *(parent.licence for parent in evidence.ancestors)]
+        licences = [
+            evidence.licence,
+            *(source.licence for source in evidence.sources),
+            *(parent.licence for parent in evidence.ancestors),
+        ]
         closed = [licence or "none stated" for licence in licences if (licence or "").lower() not in _OPEN]
-        met, note = not closed, f"not open, or not known: {', '.join(dict.fromkeys(closed))}" if closed else f"{evidence.licence}"
-    return Item(checklist=checklist, item=one["item"], found=tuple(dict.fromkeys(found)), met=met, mof_class=one.get("class"), note=note)
+        met, note = (
+            not closed,
+            f"not open, or not known: {', '.join(dict.fromkeys(closed))}" if closed else f"{evidence.licence}",
+        )
+    return Item(
+        checklist=checklist,
+        item=one["item"],
+        found=tuple(dict.fromkeys(found)),
+        met=met,
+        mof_class=one.get("class"),
+        note=note,
+    )

@@ -111,7 +111,11 @@ class _Maker:
             model.ai_hyperparameter.append(spdx.DictionaryEntry(key=key, value=json.dumps(value)))
         for one in evidence.measures:
             interval = "" if one.low is None else f" (95 %: {one.low:.6g} to {one.high:.6g})"
-            model.ai_metric.append(spdx.DictionaryEntry(key=f"{one.model} {one.task} {one.metric}".strip(), value=f"{one.value:.6g}{interval}, n={one.n}"))
+            model.ai_metric.append(
+                spdx.DictionaryEntry(
+                    key=f"{one.model} {one.task} {one.metric}".strip(), value=f"{one.value:.6g}{interval}, n={one.n}"
+                )
+            )
         for file in evidence.weights:
             part = self._keep(spdx.software_File(spdxId=f"{self.base}/file/{file.path}", name=file.path))
             part.verifiedUsing.append(spdx.Hash(algorithm=spdx.HashAlgorithm.sha256, hashValue=file.sha256))
@@ -136,12 +140,24 @@ class _Maker:
 
     def _relate(self, start: Any, kind: str, targets: list[Any], name: str) -> None:
         spdx = self.spdx
-        made = spdx.Relationship(spdxId=f"{self.base}/relation/{name}", from_=start.spdxId, relationshipType=getattr(spdx.RelationshipType, kind))
+        made = spdx.Relationship(
+            spdxId=f"{self.base}/relation/{name}",
+            from_=start.spdxId,
+            relationshipType=getattr(spdx.RelationshipType, kind),
+        )
         made.to.extend([one if isinstance(one, str) else one.spdxId for one in targets])
         self._keep(made)
 
 
 def _training(evidence: Evidence) -> str:
-    told = [f"{one.name}: {one.tokens:,} tokens in {one.steps:,} steps" for one in evidence.training if one.tokens and one.steps]
-    start = "began with random weights" if evidence.from_scratch else f"began with {', '.join(one.name for one in evidence.ancestors)}"
+    told = [
+        f"{one.name}: {one.tokens:,} tokens in {one.steps:,} steps"
+        for one in evidence.training
+        if one.tokens and one.steps
+    ]
+    start = (
+        "began with random weights"
+        if evidence.from_scratch
+        else f"began with {', '.join(one.name for one in evidence.ancestors)}"
+    )
     return f"{start}; {'; '.join(told)}; seed commitment {evidence.seed_commitment}; ledger head {evidence.ledger_head}"

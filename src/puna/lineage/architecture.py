@@ -109,7 +109,10 @@ def compare_architectures(model: Opened, reference: Opened) -> Architecture:
     shared, lines = _others(ours, designs[0], table)
     evidence += lines
     if families == ["LLaMA decoder"] * 2:
-        evidence.append("the parts of that block were published by others: " + "; ".join(f"{part}, {who}" for part, who in table.parts.items()))
+        evidence.append(
+            "the parts of that block were published by others: "
+            + "; ".join(f"{part}, {who}" for part, who in table.parts.items())
+        )
     verdict, sentence = _verdict(model, reference, designs, families, told, table)
     return Architecture(
         verdict=verdict, sentence=f"{sentence} {NEVER}", evidence=tuple(evidence), fields=tuple(fields),
@@ -152,13 +155,22 @@ def _verdict(
 ) -> tuple[Verdict, str]:  # fmt: skip
     unknown = [clean(one.name) for one, family in zip((model, reference), families, strict=True) if family is None]
     if unknown:
-        return "cannot tell", f"What {' and '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} built of is not told by tensors or config."
+        return (
+            "cannot tell",
+            f"What {' and '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} built of is not told by tensors or config.",
+        )
     if families[0] != families[1]:
-        return "independent", f"They are built differently: {clean(model.name)} is a {families[0]}, {clean(reference.name)} a {families[1]}."
+        return (
+            "independent",
+            f"They are built differently: {clean(model.name)} is a {families[0]}, {clean(reference.name)} a {families[1]}.",
+        )
     count, of = len(table.of_design(designs[0] or "")), len(table.models)
     chance = f"{count} of the {of} published models in our table are built of that block"
     if designs[0] != designs[1]:
-        return "same", f"Both are of one family ({families[0]}), and their blocks differ: {_words(designs[0])}; {_words(designs[1])}."
+        return (
+            "same",
+            f"Both are of one family ({families[0]}), and their blocks differ: {_words(designs[0])}; {_words(designs[1])}.",
+        )
     sizes = {words for _, words in _FIELDS}
     differing = [field.name for field in told if field.name in sizes]
     if not differing:
@@ -175,12 +187,20 @@ def _others(ours: Checkpoint, design: str | None, table: Designs) -> tuple[tuple
     very = [one for one in twins if (one.kv, one.vocab) == (ours.sizes.kv_heads, ours.sizes.vocab)]
     rest = [one for one in twins if one not in very]
     of = len(table.models)
-    lines = [f"{len(alike)} of the {of} published models in our table ({table.version}) have MODEL's block"] if design else []
+    lines = (
+        [f"{len(alike)} of the {of} published models in our table ({table.version}) have MODEL's block"]
+        if design
+        else []
+    )
     if very:
-        lines.append(f"of MODEL's very sizes: {_listed(very)}; trained from scratch, each apart: {_listed([one for one in very if not one.begun_with])}")
+        lines.append(
+            f"of MODEL's very sizes: {_listed(very)}; trained from scratch, each apart: {_listed([one for one in very if not one.begun_with])}"
+        )
     if rest:
         lines.append(f"of its depth, width, MLP and heads, with other key-value heads or vocabulary: {_listed(rest)}")
-    shared = [f"{one.label}: the same sizes" for one in very] + [f"{one.label}: the same depth and widths" for one in rest]
+    shared = [f"{one.label}: the same sizes" for one in very] + [
+        f"{one.label}: the same depth and widths" for one in rest
+    ]
     return (*shared, *(one.label for one in alike if one not in twins)), lines
 
 
@@ -206,7 +226,10 @@ def _stated(config: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     places = [config, *(config[key] for key in ("text_config", "rope_parameters") if isinstance(config.get(key), dict))]
     value = next((place[key] for place in places for key in keys if place.get(key) is not None), None)
     if isinstance(value, dict):
-        return ", ".join(f"{clean(str(key))[:40]} {clean(str(entry))[:40]}" for key, entry in sorted(value.items(), key=lambda item: str(item[0]))[:12])
+        return ", ".join(
+            f"{clean(str(key))[:40]} {clean(str(entry))[:40]}"
+            for key, entry in sorted(value.items(), key=lambda item: str(item[0]))[:12]
+        )
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)

@@ -12,6 +12,7 @@ import puna
 from puna.lineage.architecture import compare_architectures
 from puna.lineage.behaviour import LocalModel, NextToken, compare_behaviour, default_contexts
 from puna.lineage.calibration import with_rates
+from puna.lineage.direction import direction
 from puna.lineage.licence import compare_licences
 from puna.lineage.names import compare_names
 from puna.lineage.opened import Opened
@@ -50,9 +51,12 @@ def compare(
 def _one(model: Opened, reference: Opened, weights: Weights, seconds: float, progress: Progress) -> Lineage:
     began = time.monotonic()
     inherited = {"same": True, "derived": True, "independent": False}.get(weights.verdict)
+    data = compare_data(model, reference)
+    if weights.verdict in ("same", "derived"):
+        weights = weights.model_copy(update={"direction": direction(weights, data)})
     layers = Layers(
         names=compare_names(model.checkpoint, reference.checkpoint), architecture=compare_architectures(model, reference),
-        tokenizer=compare_tokenizers(model, reference, progress), weights=with_rates(weights), data=compare_data(model, reference),
+        tokenizer=compare_tokenizers(model, reference, progress), weights=with_rates(weights), data=data,
         licence=compare_licences(model, reference, inherited),
     )  # fmt: skip
     return Lineage(

@@ -66,7 +66,10 @@ def compare_licences(model: Opened, reference: Opened, inherited: bool | None) -
             obligations=tuple(_obligation(facts, Kept(one.asked, None, why)) for _, facts, one in looked), evidence=(*evidence, *_outputs(binding), *end),
         )  # fmt: skip
     obligations = tuple(_obligation(facts, one) for _, facts, one in looked)
-    evidence += [f"{_STATE[one.kept]}: {one.asks} ({f'{one.licence}, {one.clause}'.rstrip(', ')}); {one.how}" for one in obligations]
+    evidence += [
+        f"{_STATE[one.kept]}: {one.asks} ({f'{one.licence}, {one.clause}'.rstrip(', ')}); {one.how}"
+        for one in obligations
+    ]
     verdict, sentence = _bound(model, reference, own, theirs, binding, [one for _, _, one in looked], inherited)
     return Licence(verdict=verdict, chain=chain, obligations=obligations, evidence=(*evidence, *end), sentence=sentence)
 
@@ -82,7 +85,11 @@ def _bound(
     name, other = clean(model.name), clean(reference.name)
     if not binding:
         stated = theirs.shown.stated
-        what = "states no licence" if stated in _UNSTATED else f"states {clean(str(stated))}, which our table does not hold"
+        what = (
+            "states no licence"
+            if stated in _UNSTATED
+            else f"states {clean(str(stated))}, which our table does not hold"
+        )
         return "cannot tell", f"{other} {what}: what it asks, only its maker can say. {NOT_ADVICE}"
     title = ", and ".join(dict.fromkeys(facts.title for _, facts in binding))
     if not looked:
@@ -94,10 +101,22 @@ def _bound(
         seen = f"Of {len(looked)} obligations {kept} {'is' if kept == 1 else 'are'} kept, {unseen} cannot be seen in files, {failed} {'fails' if failed == 1 else 'fail'}"
         seen += f": {'; '.join(failing[:_MOST_NAMED])}{more}." if failing else "."
     if inherited is None:
-        return "cannot tell", f"If {name} stems from {other}, it is bound by the {title}; the weights do not tell whether it does. {seen} {NOT_ADVICE}"
+        return (
+            "cannot tell",
+            f"If {name} stems from {other}, it is bound by the {title}; the weights do not tell whether it does. {seen} {NOT_ADVICE}",
+        )
     same = own.facts is not None and all(facts.ids == own.facts.ids for _, facts in binding)
-    how = "which it states too" if same else f"while it states {clean(own.shown.stated)}" if own.shown.stated else "and states no licence of its own"
-    return "same" if same else "derived", f"The weights are inherited, so {name} is bound by the {title}, {how}. {seen} {NOT_ADVICE}"
+    how = (
+        "which it states too"
+        if same
+        else f"while it states {clean(own.shown.stated)}"
+        if own.shown.stated
+        else "and states no licence of its own"
+    )
+    return (
+        "same" if same else "derived",
+        f"The weights are inherited, so {name} is bound by the {title}, {how}. {seen} {NOT_ADVICE}",
+    )
 
 
 def _not_bound(model: Opened, reference: Opened, facts: LicenceFacts | None) -> str:
@@ -119,11 +138,15 @@ def _contradictions(own: _Side, theirs: _Side, inherited: bool | None) -> list[s
     """Where what MODEL says of its parents and what its weights say differ."""
     named = any(_last(name) == _last(theirs.shown.name) for name in own.parents)
     if inherited and own.parents and not named:
-        return [f"{own.parents_by} names {', '.join(map(clean, own.parents[:3]))}, and not {clean(theirs.shown.name)}, as what it was made from"]
+        return [
+            f"{own.parents_by} names {', '.join(map(clean, own.parents[:3]))}, and not {clean(theirs.shown.name)}, as what it was made from"
+        ]
     if inherited and not own.parents:
         return [f"{clean(own.shown.name)} names nothing that it was made from"]
     if inherited is False and named:
-        return [f"{own.parents_by} names {clean(theirs.shown.name)} as what it was made from, and the weights do not show it: ask its maker"]
+        return [
+            f"{own.parents_by} names {clean(theirs.shown.name)} as what it was made from, and the weights do not show it: ask its maker"
+        ]
     return []
 
 
@@ -174,10 +197,23 @@ def _side(opened: Opened) -> _Side:
     elif stated is None and beside is not None:
         stated, by = beside[0].ids[0], f"its file {beside[1]}"
     facts = licence_named(stated)
-    if beside is not None and facts is not None and beside[0].ids[0] not in (facts.ids[0], facts.refines) and beside[0].refines not in facts.ids:
-        notes.append(f"{clean(opened.name)}: {by} says {clean(str(stated))}, and its file {clean(beside[1])} is the text of {beside[0].title}")
+    if (
+        beside is not None
+        and facts is not None
+        and beside[0].ids[0] not in (facts.ids[0], facts.refines)
+        and beside[0].refines not in facts.ids
+    ):
+        notes.append(
+            f"{clean(opened.name)}: {by} says {clean(str(stated))}, and its file {clean(beside[1])} is the text of {beside[0].title}"
+        )
     parents, parents_by = (bases, "its ledger") if bases else (card.parents, own_card)
-    side = _Side(Shown(opened.name, card, files, stated), by, tuple(parents), f"{clean(opened.name)}'s {parents_by.removeprefix('its ')}", tuple(notes))
+    side = _Side(
+        Shown(opened.name, card, files, stated),
+        by,
+        tuple(parents),
+        f"{clean(opened.name)}'s {parents_by.removeprefix('its ')}",
+        tuple(notes),
+    )
     return _published(opened, side)
 
 
@@ -188,10 +224,18 @@ def _published(opened: Opened, side: _Side) -> _Side:
     of_files = [facts for text in (side.shown.files or {}).values() for facts in licences_in(text)]
     published = licence_of_repository(opened.name)
     if side.shown.stated is None and published is not None:
-        return replace(side, shown=replace(side.shown, stated=published.ids[0]), by="its repository's name; it states none itself")
-    known = [facts for facts in (*of_files, published) if facts is not None and stated is not None and facts.refines in stated.ids]
+        return replace(
+            side, shown=replace(side.shown, stated=published.ids[0]), by="its repository's name; it states none itself"
+        )
+    known = [
+        facts
+        for facts in (*of_files, published)
+        if facts is not None and stated is not None and facts.refines in stated.ids
+    ]
     if known:
-        return replace(side, shown=replace(side.shown, stated=known[0].ids[0]), by=f"{side.by}, with its maker's notice")
+        return replace(
+            side, shown=replace(side.shown, stated=known[0].ids[0]), by=f"{side.by}, with its maker's notice"
+        )
     return side
 
 

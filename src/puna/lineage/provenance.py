@@ -45,7 +45,9 @@ class Record:
         """{digest: source} of all text that was read for it."""
         found = {}
         for entry in self.logged.entries:
-            listed = entry["body"].get("sources") if entry["kind"] == "sources" and isinstance(entry["body"], dict) else None
+            listed = (
+                entry["body"].get("sources") if entry["kind"] == "sources" and isinstance(entry["body"], dict) else None
+            )
             for one in listed if isinstance(listed, list) else []:
                 if isinstance(one, dict) and isinstance(one.get("digest"), str):
                     found[one["digest"]] = one
@@ -76,10 +78,18 @@ def compare_data(model: Opened, reference: Opened) -> DataLayer:
     evidence = [line for one in (ours, theirs) for line in _said(one)]
     name, other = clean(ours.name), clean(theirs.name)
     if theirs.content and theirs.content != ours.content and theirs.content in ours.logged.before(ours.content):
-        return _layer("derived", f"By its ledger {name} was made from {other}: that very model is among its inputs, and its text with it. {_TRUE}", evidence)
+        return _layer(
+            "derived",
+            f"By its ledger {name} was made from {other}: that very model is among its inputs, and its text with it. {_TRUE}",
+            evidence,
+        )
     how = _names(ours.base, reference)
     if how:
-        return _layer("derived", f"By its ledger {name} began with {other} ({how}): it has that model's text behind it, and its own. {_TRUE}", evidence)
+        return _layer(
+            "derived",
+            f"By its ledger {name} began with {other} ({how}): it has that model's text behind it, and its own. {_TRUE}",
+            evidence,
+        )
     if ours.content and ours.content != theirs.content and ours.content in theirs.logged.before(theirs.content):
         evidence.append(f"by its ledger {other} was made from {name}, not the other way round")
     known = [one for one in (ours, theirs) if not one.why_not]
@@ -150,10 +160,18 @@ def _said(record: Record) -> list[str]:
     if record.why_not:
         return [f"{name}: {clean(record.why_not)}"]
     names = record.base.get("names")
-    began = ", ".join(clean(str(one))[:60] for one in names[:_MOST_SHOWN]) if isinstance(names, list) and names else "random weights"
-    lines = [f"{name}: a ledger of {len(record.logged.entries)} entries, its chain whole, its last training stage these files; it began with {began}"]
+    began = (
+        ", ".join(clean(str(one))[:60] for one in names[:_MOST_SHOWN])
+        if isinstance(names, list) and names
+        else "random weights"
+    )
+    lines = [
+        f"{name}: a ledger of {len(record.logged.entries)} entries, its chain whole, its last training stage these files; it began with {began}"
+    ]
     for digest, one in list(record.sources.items())[:_MOST_SHOWN]:
         size = one.get("bytes")
         told = f", {size:,} bytes" if isinstance(size, int) else ""
-        lines.append(f"{name}: read {clean(str(one.get('name')))[:60]} ({clean(str(one.get('licence')))[:40]}{told}, sha256 {clean(digest)[:12]})")
+        lines.append(
+            f"{name}: read {clean(str(one.get('name')))[:60]} ({clean(str(one.get('licence')))[:40]}{told}, sha256 {clean(digest)[:12]})"
+        )
     return lines

@@ -30,6 +30,7 @@ from puna.progress import QUIET, Progress
 from puna.tokens import HARD_STRINGS, Tokenizer
 from puna.visible import clean
 
+
 class Strangers(NamedTuple):
     """Shares that were measured on tokenizers trained apart."""
 
@@ -128,7 +129,9 @@ class _Side:
 
     @cached_property
     def specials(self) -> dict[str, int]:
-        return {key.removeprefix(_SPECIAL).decode(): token for key, token in self.ids.items() if key.startswith(_SPECIAL)}
+        return {
+            key.removeprefix(_SPECIAL).decode(): token for key, token in self.ids.items() if key.startswith(_SPECIAL)
+        }
 
     @cached_property
     def places(self) -> dict[bytes, float]:
@@ -172,7 +175,9 @@ def compare_tokenizers(model: Opened, reference: Opened, progress: Progress = QU
             evidence=(clean(lacking.no_tokenizer),) if lacking.no_tokenizer else (),
         )  # fmt: skip
     progress.start("comparing the tokenizers")
-    ours, theirs = (_Side(one.tokenizer, one.tokenizer.backend_json()) for one in (model, reference) if one.tokenizer is not None)
+    ours, theirs = (
+        _Side(one.tokenizer, one.tokenizer.backend_json()) for one in (model, reference) if one.tokenizer is not None
+    )
     both = ours.learnt & theirs.learnt
     order, neighbours, count = _order(ours.places, theirs.places)
     same_ids = sum(ours.ids[key] == theirs.ids[key] for key in both) / len(both) if both else None
@@ -223,13 +228,23 @@ def expected_share(ours: int, theirs: int) -> tuple[float, float, str]:
     if larger > smaller:
         most += (max(most, FOUR_TIMES) - most) * min(1.0, math.log(larger / smaller) / math.log(4))
     scale = smaller / max(1, ours)
-    return least * scale, most * scale, "byte-level BPE tokenizers trained apart on the two halves of one text (English, Chinese, Python)"
+    return (
+        least * scale,
+        most * scale,
+        "byte-level BPE tokenizers trained apart on the two halves of one text (English, Chinese, Python)",
+    )
 
 
 def _measured(entries: int, what: str) -> float:
     """A number of `STRANGERS` between the sizes that were measured, by the logarithm of the size."""
     sizes = sorted(STRANGERS)
-    return float(np.interp(math.log(max(1, entries)), [math.log(size) for size in sizes], [getattr(STRANGERS[size], what) for size in sizes]))
+    return float(
+        np.interp(
+            math.log(max(1, entries)),
+            [math.log(size) for size in sizes],
+            [getattr(STRANGERS[size], what) for size in sizes],
+        )
+    )
 
 
 def strangers_neighbours(entries: int) -> float:
@@ -250,17 +265,29 @@ def _texts() -> tuple[str, ...]:
 def _verdict(ours: _Side, theirs: _Side, n: _Numbers, texts: int) -> tuple[Verdict, str]:
     one_order = n.neighbours is None or n.neighbours == 1.0
     if ours.ids == theirs.ids and one_order and not texts:
-        return "same", f"It is the same tokenizer: the same {len(ours.ids):,} entries under the same ids, and the same ids for {len(_texts())} hard texts."
+        return (
+            "same",
+            f"It is the same tokenizer: the same {len(ours.ids):,} entries under the same ids, and the same ids for {len(_texts())} hard texts.",
+        )
     if n.both == 0:
         return "independent", "They are different tokenizers: no learnt entry is in both."
     smaller = max(1, min(n.ours, n.theirs))
     of = f"{n.both / smaller:.0%} of the {'smaller vocabulary' if n.ours != n.theirs else 'vocabulary'} is in the other too"
     if ours.ids == theirs.ids:
-        return "derived", "The entries and their ids are the same, and texts are cut otherwise: one was made from the other."
+        return (
+            "derived",
+            "The entries and their ids are the same, and texts are cut otherwise: one was made from the other.",
+        )
     if n.both < FEW * smaller and n.count < LEAST_NEIGHBOURS <= smaller:
-        return "independent", f"They are different tokenizers: only {n.both:,} learnt entries are in both, {n.both / smaller:.1%} of the smaller vocabulary."
+        return (
+            "independent",
+            f"They are different tokenizers: only {n.both:,} learnt entries are in both, {n.both / smaller:.1%} of the smaller vocabulary.",
+        )
     if n.neighbours is None or n.count < LEAST_NEIGHBOURS:
-        return "cannot tell", f"{of}; {n.count} shared entries that were learnt in an order are too few to tell strangers from descendants."
+        return (
+            "cannot tell",
+            f"{of}; {n.count} shared entries that were learnt in an order are too few to tell strangers from descendants.",
+        )
     seen = f"{n.neighbours:.0%} of neighbours stand in the same order"
     if n.neighbours >= DERIVED_ABOVE:
         return "derived", (
@@ -309,7 +336,15 @@ def _evidence(n: _Numbers, texts: int, parts: tuple[FieldPair, ...], ours: _Side
 
 
 def _words(value: Any) -> str:
-    return "none" if value in (None, "") else "yes" if value is True else "no" if value is False else clean(str(value))[:_CUT]
+    return (
+        "none"
+        if value in (None, "")
+        else "yes"
+        if value is True
+        else "no"
+        if value is False
+        else clean(str(value))[:_CUT]
+    )
 
 
 def _parts(ours: _Side, theirs: _Side) -> tuple[FieldPair, ...]:
@@ -320,7 +355,9 @@ def _parts(ours: _Side, theirs: _Side) -> tuple[FieldPair, ...]:
 
     def part(name: str, key: str) -> FieldPair:
         mine, yours = ours.backend.get(key), theirs.backend.get(key)
-        found = pair(name, _kinds(mine), _kinds(yours), json.dumps(mine, sort_keys=True) == json.dumps(yours, sort_keys=True))
+        found = pair(
+            name, _kinds(mine), _kinds(yours), json.dumps(mine, sort_keys=True) == json.dumps(yours, sort_keys=True)
+        )
         note = "of the same kinds, with other settings" if found.model == found.reference and not found.equal else ""
         return found.model_copy(update={"note": note})
 
@@ -351,4 +388,8 @@ def _listed(specials: Mapping[str, int]) -> str:
 
 
 def _named(side: _Side, token: int | None) -> str | None:
-    return None if token is None else next((clean(name)[:40] for name, number in side.specials.items() if number == token), str(token))
+    return (
+        None
+        if token is None
+        else next((clean(name)[:40] for name, number in side.specials.items() if number == token), str(token))
+    )

@@ -138,7 +138,9 @@ class TokenizerLayer(Layer):
     expected_source: str = ""
     same_ids: float | None = None  # of the shared entries, those with the same id
     merges_order: float | None = None  # rank correlation of the shared merges' places
-    neighbours_in_order: float | None = None  # of shared entries learnt next to each other, those in the same order: 0.5 in strangers, 1 in a copy
+    neighbours_in_order: float | None = (
+        None  # of shared entries learnt next to each other, those in the same order: 0.5 in strangers, 1 in a copy
+    )
     parts: tuple[FieldPair, ...] = ()  # normaliser, pre-tokenizer, special tokens, ...
 
 

@@ -83,7 +83,9 @@ def phi_match_activations(
     Raises `ValueError` where the two were collected at different numbers of positions.
     """
     if ours.gate[0].shape[1] != theirs.gate[0].shape[1]:
-        raise ValueError(f"activations at {ours.gate[0].shape[1]} and at {theirs.gate[0].shape[1]} positions are of different texts")
+        raise ValueError(
+            f"activations at {ours.gate[0].shape[1]} and at {theirs.gate[0].shape[1]} positions are of different texts"
+        )
     table = np.zeros((ours.layers, theirs.layers))
     progress.start("activations", ours.layers, "blocks")
     for i in range(ours.layers):
@@ -91,7 +93,11 @@ def phi_match_activations(
             table[i, j] = agreement(ours.gate[i], ours.up[i], theirs.gate[j], theirs.up[j], effort)
         progress.update(i + 1)
     progress.finish()
-    said = "" if effort.units is None or effort.units >= len(ours.gate[0]) else f"{effort.units:,} of {len(ours.gate[0]):,} units"
+    said = (
+        ""
+        if effort.units is None or effort.units >= len(ours.gate[0])
+        else f"{effort.units:,} of {len(ours.gate[0]):,} units"
+    )
     found = chosen(table, table, said)
     test = found.test.model_copy(update={"name": NAME, "title": TITLE, "null": NULL})
     return replace(found, test=test)

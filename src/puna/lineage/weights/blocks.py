@@ -169,11 +169,15 @@ def _as_sure(row: Float[ndarray, " r"], best: int) -> list[int]:
 
 def _second(row: Float[ndarray, " r"], adjusted: Float[ndarray, " r"], source: int | None) -> int | None:
     """The next best block of REFERENCE, where it is significant too."""
-    clear = [int(j) for j in np.argsort(row, kind="stable") if adjusted[j] < math.log10(DERIVED_BELOW) and int(j) != source]
+    clear = [
+        int(j) for j in np.argsort(row, kind="stable") if adjusted[j] < math.log10(DERIVED_BELOW) and int(j) != source
+    ]
     return clear[0] if clear else None
 
 
-def _likest(own: _Sheets, other: _Sheets, i: int, among: list[int], experts: dict[tuple[int, int], dict[int | None, int | None]]) -> int:
+def _likest(
+    own: _Sheets, other: _Sheets, i: int, among: list[int], experts: dict[tuple[int, int], dict[int | None, int | None]]
+) -> int:
     """Of sources that are as sure the one whose units are nearest; of equal ones the one of the nearest place."""
 
     def likeness(j: int) -> float:

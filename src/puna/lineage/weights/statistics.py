@@ -16,7 +16,7 @@ from scipy.special import log_ndtr
 from puna.lineage.verdict import Rate
 
 _ENUMERATED = 7  # rows up to which all orders are counted
-_PLAIN = -2.0  # log10 p down to which Student's t is good enough for more rows than that: 5 % of p at 0.01 and n = 20
+_PLAIN = -1.0  # log10 p down to which Student's t is good enough: 5 % of p at 0.1 and n = 9
 _BINS = 128  # ranks beyond so many are taken together
 _STEEPEST, _STEEPEST_FEW, _FEW = (
     64.0,
@@ -34,7 +34,7 @@ def spearman(order: "ndarray | Sequence[int]") -> tuple[float, float]:
     a matching that treats rows alike then gives its list of indices in an order that is uniform among the orders of that list, however
     often an index stands in it; the distribution of rho given the list is the one over those orders, and that is what is computed here.
 
-    Enumerated for up to 7 rows. Beyond, Student's t with n - 2 degrees of freedom (Kendall & Stuart, vol. 2, 31.19) where p > 0.01: far
+    Enumerated for up to 7 rows. Beyond, Student's t with n - 2 degrees of freedom (Kendall & Stuart, vol. 2, 31.19) where p > 0.1: far
     out it falls below the truth by 10^(n/2), so there the saddlepoint of `_log10_tail`. A perfect order has its exact chance, 1 / n!.
     """
     values = np.asarray(order, dtype=np.float64)
