@@ -46,7 +46,10 @@ def test_the_table_is_whole() -> None:
         assert not facts.checked or facts.read, f"{facts.ids[0]}: said to be read, and not in what"
         assert licence_named(facts.refines) is not None or not facts.refines
         for asked in facts.obligations:
-            assert bool(asked.of) == (asked.check in ("name", "text", "notice", "restrictions", "policy")) or asked.check == "copy", (facts.ids, asked)
+            assert (
+                bool(asked.of) == (asked.check in ("name", "text", "notice", "restrictions", "policy"))
+                or asked.check == "copy"
+            ), (facts.ids, asked)
         if any(asked.check == "non_commercial" for asked in facts.obligations):
             assert not facts.commercial, facts.ids
 
@@ -71,7 +74,11 @@ def test_makers_repositories(repository: str, identifier: str | None) -> None:
 
 def test_names_in_any_case() -> None:
     assert licence_named(" Apache-2.0 ") is licence_named("apache-2.0") is not None
-    assert licence_named("llama-3.1") is licence_named("llama3.1") and licence_named("other") is None and licence_named(None) is None
+    assert (
+        licence_named("llama-3.1") is licence_named("llama3.1")
+        and licence_named("other") is None
+        and licence_named(None) is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,10 +110,29 @@ def test_the_licence_of_the_python_that_runs_this() -> None:
 
 def test_a_name_and_a_notice() -> None:
     bare = Shown("SuperChat-8B", files={}, stated="apache-2.0")
-    assert states("llama3", bare) == {"copy": False, "text": False, "name": False, "notice": False, "policy": None, "unseen": None}
-    files = {"README.md": "Built  with **Meta Llama 3**", "LICENSE": LLAMA_3, "NOTICE.txt": NOTICE_3.replace("©", "(c)"), "USE_POLICY.md": "llama3/use-policy"}
+    assert states("llama3", bare) == {
+        "copy": False,
+        "text": False,
+        "name": False,
+        "notice": False,
+        "policy": None,
+        "unseen": None,
+    }
+    files = {
+        "README.md": "Built  with **Meta Llama 3**",
+        "LICENSE": LLAMA_3,
+        "NOTICE.txt": NOTICE_3.replace("©", "(c)"),
+        "USE_POLICY.md": "llama3/use-policy",
+    }
     for name in ("Llama-3-Super", "someone/llama 3 super", "Llama3_Super"):
-        assert states("llama3", Shown(name, files=files)) == {"copy": True, "text": True, "name": True, "notice": True, "policy": None, "unseen": None}
+        assert states("llama3", Shown(name, files=files)) == {
+            "copy": True,
+            "text": True,
+            "name": True,
+            "notice": True,
+            "policy": None,
+            "unseen": None,
+        }
     assert states("llama3.1", Shown("Llama-Super", files=files))["name"] is True
     assert states("llama3", Shown("Llama-Super", files=files))["name"] is False
 
@@ -114,7 +140,9 @@ def test_a_name_and_a_notice() -> None:
 def test_a_notice_must_be_in_a_notice() -> None:
     facts = licence_named("llama3")
     assert facts is not None
-    found = {one.asked.check: one for one in look_at(facts, Shown("x", files={"README.md": NOTICE_3, "NOTICE": "nothing"}))}
+    found = {
+        one.asked.check: one for one in look_at(facts, Shown("x", files={"README.md": NOTICE_3, "NOTICE": "nothing"}))
+    }
     assert found["notice"].kept is False and "README.md has it, a NOTICE has not" in found["notice"].how
     other = look_at(facts, Shown("x", files={"LICENSE": "Apache License Version 2.0, January 2004"}))[0]
     assert other.kept is False and "LICENSE is another licence's text (Apache License 2.0)" in other.how
@@ -123,7 +151,13 @@ def test_a_notice_must_be_in_a_notice() -> None:
 
 @pytest.mark.parametrize(
     ("licence", "stated", "kept"),
-    [("llama-1", "mit", False), ("llama-1", "cc-by-nc-4.0", True), ("llama-1", None, None), ("mrl", "my-own", None), ("mrl", "mrl", True)],
+    [
+        ("llama-1", "mit", False),
+        ("llama-1", "cc-by-nc-4.0", True),
+        ("llama-1", None, None),
+        ("mrl", "my-own", None),
+        ("mrl", "mrl", True),
+    ],
 )
 def test_no_commercial_use(licence: str, stated: str | None, kept: bool | None) -> None:
     assert states(licence, Shown("x", stated=stated))["non_commercial"] is kept
@@ -133,14 +167,25 @@ def test_share_alike_and_restrictions() -> None:
     assert states("cc-by-sa-4.0", Shown("x", stated="CC-BY-SA-4.0"))["same_licence"] is True
     assert states("cc-by-sa-4.0", Shown("x", stated="mit"))["same_licence"] is False
     assert states("gemma", Shown("x", files={}, stated="mit"))["restrictions"] is False
-    assert states("gemma", Shown("x", files={"README.md": "see ai.google.dev/gemma/prohibited_use_policy"}, stated="mit"))["restrictions"] is True
+    assert (
+        states("gemma", Shown("x", files={"README.md": "see ai.google.dev/gemma/prohibited_use_policy"}, stated="mit"))[
+            "restrictions"
+        ]
+        is True
+    )
     assert states("gemma", Shown("x", files={}, stated="gemma"))["restrictions"] is True
     assert states("apache-2.0", Shown("x", Card(parents=("a/b",)), files={}))["changes"] is True
     assert states("apache-2.0", Shown("x", files={}))["changes"] is None
 
 
 def test_texts_of_a_folder(tmp_path: Path) -> None:
-    for name, text in {"README.md": "a", "LICENSE_GEMMA.md": "Gemma Terms of Use\nLast modified", "Notice": "b", "model.txt": "no", "license.bin": "no"}.items():
+    for name, text in {
+        "README.md": "a",
+        "LICENSE_GEMMA.md": "Gemma Terms of Use\nLast modified",
+        "Notice": "b",
+        "model.txt": "no",
+        "license.bin": "no",
+    }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "LICENSE").write_bytes(b"\xff\xfe not UTF-8")
     (tmp_path / "LICENSE.txt").write_bytes(b"x" * (2 << 20))

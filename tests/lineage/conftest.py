@@ -54,9 +54,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
             "first": first, "second": training.from_scratch(prose, init=3, order=4, steps=STEPS),
             "sibling": training.from_scratch(prose, init=1, order=5, steps=STEPS),
             "tuned": training.further(first, code, order=6, steps=12, rate=training.FINE_RATE),
-            "longer": training.further(first, code, order=7, steps=STEPS, rate=training.RATE),
+            "longer": training.further(first, code, order=7, steps=24, rate=training.RATE),
             "adapter": training.by_adapter(first, code, order=8, steps=12),
-            "student": training.distilled(first, prose, init=9, order=10, steps=20),
+            "student": training.distilled(first, prose, init=9, order=10, steps=12),
         }  # fmt: skip
     finally:
         torch.set_num_threads(threads)

@@ -21,7 +21,11 @@ def stub(name: str, config: dict[str, Any], norms: tuple[str, str] = ("input_lay
     """A model of published shapes without its numbers: what headers say."""
     s = {**SIZES, **sizes}
     h, kv = s["hidden"], s["kv"] * (s["hidden"] // s["heads"])
-    shapes = {"model.embed_tokens.weight": (s["vocab"], h), "lm_head.weight": (s["vocab"], h), "model.norm.weight": (h,)}
+    shapes = {
+        "model.embed_tokens.weight": (s["vocab"], h),
+        "lm_head.weight": (s["vocab"], h),
+        "model.norm.weight": (h,),
+    }
     for layer in range(s["layers"]):
         at = f"model.layers.{layer}."
         shapes |= {at + norms[0] + ".weight": (h,), at + norms[1] + ".weight": (h,)}
@@ -31,10 +35,22 @@ def stub(name: str, config: dict[str, Any], norms: tuple[str, str] = ("input_lay
         if qk_norm:
             shapes |= {f"{at}self_attn.{n}_norm.weight": (h // s["heads"],) for n in "qk"}
         for e in range(experts):
-            shapes |= {f"{at}block_sparse_moe.experts.{e}.{n}.weight": ((h, s["ffn"]) if n == "w2" else (s["ffn"], h)) for n in ("w1", "w2", "w3")}
+            shapes |= {
+                f"{at}block_sparse_moe.experts.{e}.{n}.weight": ((h, s["ffn"]) if n == "w2" else (s["ffn"], h))
+                for n in ("w1", "w2", "w3")
+            }
         if not experts:
-            shapes |= {f"{at}mlp.{n}_proj.weight": ((h, s["ffn"]) if n == "down" else (s["ffn"], h)) for n in ("gate", "up", "down")}
-    stated = {"hidden_size": h, "num_hidden_layers": s["layers"], "num_attention_heads": s["heads"], "num_key_value_heads": s["kv"], **config}
+            shapes |= {
+                f"{at}mlp.{n}_proj.weight": ((h, s["ffn"]) if n == "down" else (s["ffn"], h))
+                for n in ("gate", "up", "down")
+            }
+    stated = {
+        "hidden_size": h,
+        "num_hidden_layers": s["layers"],
+        "num_attention_heads": s["heads"],
+        "num_key_value_heads": s["kv"],
+        **config,
+    }
     stored = {name: Stored(shape, "BF16", lambda: torch.zeros(1)) for name, shape in shapes.items()}
     return Opened(name, assembled(name, stated, stored))
 
@@ -43,22 +59,32 @@ LLAMA = stub("LLaMA-7B", {"model_type": "llama", "rope_theta": 10000.0, "rms_nor
 
 
 def test_the_yi_case() -> None:
-    yi = stub("Yi-6B", {"model_type": "Yi", "rope_theta": 5000000.0, "rms_norm_eps": 1e-5}, ("ln1", "ln2"), kv=4, vocab=64000)
+    yi = stub(
+        "Yi-6B", {"model_type": "Yi", "rope_theta": 5000000.0, "rms_norm_eps": 1e-5}, ("ln1", "ln2"), kv=4, vocab=64000
+    )
     found = compare_architectures(yi, LLAMA)
     assert found.verdict == "same" and found.family == "LLaMA decoder"
     assert "in other sizes (key-value heads, rows of the embedding)" in found.sentence
     assert NEVER in found.sentence and "published models in our table are built of that block" in found.sentence
     assert "base of the rotary positions: 5,000,000 beside 10,000" in found.evidence
-    assert found.shared_with[0] == "Yi-6B (2023): the same sizes" and "OpenLLaMA-7B (2023): the same depth and widths" in found.shared_with
+    assert (
+        found.shared_with[0] == "Yi-6B (2023): the same sizes"
+        and "OpenLLaMA-7B (2023): the same depth and widths" in found.shared_with
+    )
     assert "Mistral-7B-v0.1 (2023)" in found.shared_with and "Gemma-2B (2024)" not in found.shared_with
 
 
 def test_the_same_sizes_are_those_of_many() -> None:
-    found = compare_architectures(stub("mine", {"model_type": "llama", "rope_theta": 10000, "rms_norm_eps": 1e-6}), LLAMA)
+    found = compare_architectures(
+        stub("mine", {"model_type": "llama", "rope_theta": 10000, "rms_norm_eps": 1e-6}), LLAMA
+    )
     assert found.verdict == "same" and "block for block and size for size" in found.sentence
     assert all(field.equal for field in found.fields)  # 10000 and 10000.0 are one base
     apart = next(line for line in found.evidence if "trained from scratch" in line)
-    assert "OpenLLaMA-7B (2023)" in apart.split("trained from scratch")[1] and "Vicuna" not in apart.split("trained from scratch")[1]
+    assert (
+        "OpenLLaMA-7B (2023)" in apart.split("trained from scratch")[1]
+        and "Vicuna" not in apart.split("trained from scratch")[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +107,9 @@ def test_the_same_sizes_are_those_of_many() -> None:
 def test_designs_of_all_kinds(made: Opened, design: str | None) -> None:
     assert design_of(made.checkpoint) == design
     found = compare_architectures(made, LLAMA)
-    assert found.verdict == ("cannot tell" if design is None else "independent" if design in ("gemma", "gpt2") else "same")
+    assert found.verdict == (
+        "cannot tell" if design is None else "independent" if design in ("gemma", "gpt2") else "same"
+    )
     assert NEVER in found.sentence
     if design in ("mixtral", "qwen2", "qwen3", "qwen3_moe"):
         assert "their blocks differ" in found.sentence
@@ -96,7 +124,10 @@ def test_a_config_that_says_anything() -> None:
 
 
 def test_real_models(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
-    one, two = (open_for_comparison(tiny_model(tmp_path / name, ["a b c d"] * 9, 300, seed=seed)) for name, seed in (("one", 1), ("two", 2)))
+    one, two = (
+        open_for_comparison(tiny_model(tmp_path / name, ["a b c d"] * 9, 300, seed=seed))
+        for name, seed in (("one", 1), ("two", 2))
+    )
     found = compare_architectures(one, two)
     assert found.verdict == "same" and "size for size" in found.sentence and all(field.equal for field in found.fields)
     wide = open_for_comparison(tiny_model(tmp_path / "wide", ["a b c d"] * 9, 300, hidden_size=64))
@@ -112,5 +143,9 @@ def test_the_table_is_sound() -> None:
         assert one.heads % one.kv == 0 and one.source in ("litgpt", "config", "report", "known"), one.name
         assert one.year >= 2019 and min(one.layers, one.hidden, one.ffn, one.vocab) > 0, one.name
     by_name = {one.name: one for one in table.models}
-    assert (by_name["Yi-34B"].hidden, by_name["Yi-34B"].ffn, by_name["Yi-34B"].kv) == (7168, 20480, 8)  # the report's table 1
+    assert (by_name["Yi-34B"].hidden, by_name["Yi-34B"].ffn, by_name["Yi-34B"].kv) == (
+        7168,
+        20480,
+        8,
+    )  # the report's table 1
     assert by_name["Yi-9B"].layers == 48 and by_name["Yi-9B"].begun_with == "Yi-6B"

@@ -39,8 +39,13 @@ def failing(found: Licence) -> list[str]:
 def test_a_fine_tuned_llama_without_its_duties(model: Make) -> None:
     own = model("SuperChat-8B", "apache-2.0", "base_model: meta-llama/Meta-Llama-3-8B\n", "Built with Meta Llama 3")
     found = compare_licences(own, model("meta-llama/Meta-Llama-3-8B"), True)
-    assert found.verdict == "derived" and "is bound by the Meta Llama 3 Community License Agreement, while it states apache-2.0" in found.sentence
-    assert failing(found) == ["1.b.i (A)", "1.b.i", "1.b.iii"] and "3 fail: give a copy of the agreement" in found.sentence
+    assert (
+        found.verdict == "derived"
+        and "is bound by the Meta Llama 3 Community License Agreement, while it states apache-2.0" in found.sentence
+    )
+    assert (
+        failing(found) == ["1.b.i (A)", "1.b.i", "1.b.iii"] and "3 fail: give a copy of the agreement" in found.sentence
+    )
     assert [link.licence for link in found.chain] == ["apache-2.0", "llama3"]
     assert "states none itself" in found.chain[1].stated_by
     assert any(line.startswith("NOT KEPT: begin the name") for line in found.evidence)
@@ -49,9 +54,21 @@ def test_a_fine_tuned_llama_without_its_duties(model: Make) -> None:
 
 def test_one_that_keeps_them(model: Make) -> None:
     notice = "Meta Llama 3 is licensed under the Meta Llama 3 Community License, Copyright © Meta Platforms, Inc. All Rights Reserved."
-    own = model("Llama-3-Super", "llama3", "base_model: x/big-llama\n", "Built with Meta Llama 3", LICENSE=LLAMA_3, NOTICE=notice)
+    own = model(
+        "Llama-3-Super",
+        "llama3",
+        "base_model: x/big-llama\n",
+        "Built with Meta Llama 3",
+        LICENSE=LLAMA_3,
+        NOTICE=notice,
+    )
     found = compare_licences(own, model("x/big-llama", "llama3"), True)
-    assert found.verdict == "same" and failing(found) == [] and "which it states too" in found.sentence and "0 fail." in found.sentence
+    assert (
+        found.verdict == "same"
+        and failing(found) == []
+        and "which it states too" in found.sentence
+        and "0 fail." in found.sentence
+    )
 
 
 def test_a_shared_design_binds_nobody(model: Make) -> None:
@@ -65,7 +82,9 @@ def test_a_shared_design_binds_nobody(model: Make) -> None:
 
 def test_where_weights_do_not_tell(model: Make) -> None:
     found = compare_licences(model("a", "mit"), model("b", "gemma"), None)
-    assert found.verdict == "cannot tell" and found.sentence.startswith("If a stems from b, it is bound by the Gemma Terms of Use")
+    assert found.verdict == "cannot tell" and found.sentence.startswith(
+        "If a stems from b, it is bound by the Gemma Terms of Use"
+    )
     assert failing(found)
 
 
@@ -85,7 +104,10 @@ def test_the_licence_by_its_text(model: Make) -> None:
     assert compare_licences(model("a", "mit"), reference, True).chain[1].stated_by == "its file LICENSE"
     lying = model("liar", "apache-2.0", LICENSE=LLAMA_3)
     found = compare_licences(model("b", "mit"), lying, True)
-    assert any("its model card says apache-2.0, and its file LICENSE is the text of Meta Llama 3" in line for line in found.evidence)
+    assert any(
+        "its model card says apache-2.0, and its file LICENSE is the text of Meta Llama 3" in line
+        for line in found.evidence
+    )
 
 
 def test_the_makers_notice_of_yi(model: Make) -> None:
@@ -133,5 +155,7 @@ def test_hostile_folders(model: Make, tmp_path: Path) -> None:
     assert own.path is not None
     (own.path / "LICENSE").symlink_to(tmp_path / "secret")
     found = compare_licences(own, model("ref", "llama3.1"), True)
-    assert any("cannot be read" in line for line in found.evidence) and "\x1b" not in found.sentence + "".join(found.evidence)
+    assert any("cannot be read" in line for line in found.evidence) and "\x1b" not in found.sentence + "".join(
+        found.evidence
+    )
     assert found.verdict == "derived"

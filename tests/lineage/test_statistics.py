@@ -50,8 +50,8 @@ def test_rho_is_scipys_also_with_ties() -> None:
 
 @pytest.mark.parametrize("values", [[0, 2, 1, 3, 4], [1, 1, 0, 2, 2, 3], [2, 1, 0], [0, 1, 2, 3, 4, 5, 6]])
 def test_few_rows_are_enumerated(values: list[int]) -> None:
-    rho = [stats.spearmanr(order, np.arange(len(values))).statistic for order in permutations(values)]
-    reached = np.mean(np.asarray(rho) >= stats.spearmanr(values, np.arange(len(values))).statistic - 1e-9)
+    ranks, places = stats.rankdata(values), np.arange(len(values))
+    reached = np.mean([np.dot(order, places) >= ranks @ places - 1e-9 for order in permutations(ranks)])
     assert spearman(values)[1] == pytest.approx(math.log10(reached))
 
 
@@ -85,9 +85,9 @@ def test_p_falls_with_every_step_and_never_below_one_order(n: int) -> None:
 def test_p_is_uniform_under_the_null(ties: bool) -> None:
     draw = np.random.default_rng(7)
     values = draw.integers(0, 25, 40) if ties else np.arange(40)
-    found = np.array([10 ** spearman(draw.permutation(values))[1] for _ in range(4000)])
+    found = np.array([10 ** spearman(draw.permutation(values))[1] for _ in range(2500)])
     assert stats.kstest(found, "uniform").pvalue > 1e-3
-    assert stats.binomtest(int((found < 0.01).sum()), 4000, 0.01).pvalue > 1e-3  # where the tail takes over from t
+    assert stats.binomtest(int((found < 0.01).sum()), 2500, 0.01).pvalue > 1e-3  # in the tail, which is not Student's
 
 
 def test_the_far_tail_holds_under_tilted_sampling() -> None:

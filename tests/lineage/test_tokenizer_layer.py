@@ -12,8 +12,15 @@ from typing import Any
 import pytest
 
 from puna.lineage.opened import Opened
+from puna.lineage.tokenizer import (
+    DERIVED_ABOVE,
+    STRANGERS,
+    compare_tokenizers,
+    expected_share,
+    shared_tokens,
+    strangers_neighbours,
+)
 from puna.lineage.tokenizer import REAL as REAL_STRANGERS
-from puna.lineage.tokenizer import DERIVED_ABOVE, STRANGERS, compare_tokenizers, expected_share, shared_tokens, strangers_neighbours
 from puna.lineage.verdict import TokenizerLayer
 from puna.lineage.weights.reading import assembled
 from puna.tokens import Tokenizer, train_tokenizer
@@ -74,7 +81,11 @@ def base(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Tokenizer
 def test_a_copy_is_the_same(base: Tokenizer, tmp_path: Path) -> None:
     base.save(tmp_path / "copy")
     found = compared(Tokenizer.load(tmp_path / "copy"), base)
-    assert found.verdict == "same" and (found.shared_entries, found.same_ids, found.neighbours_in_order) == (1.0, 1.0, 1.0)
+    assert found.verdict == "same" and (found.shared_entries, found.same_ids, found.neighbours_in_order) == (
+        1.0,
+        1.0,
+        1.0,
+    )
     pairs = shared_tokens(base, base)
     assert len(pairs) == base.vocab_size and (pairs[:, 0] == pairs[:, 1]).all()
 
@@ -83,14 +94,20 @@ def test_an_extended_one_is_derived_both_ways(text: list[str], base: Tokenizer, 
     longer = trained(text[::2], 1500, tmp_path)  # the same text: the first merges are the same
     for ours, theirs, words in ((longer, base, "and 500 more"), (base, longer, "and no other")):
         found = compared(ours, theirs)
-        assert found.verdict == "derived" and words in found.sentence and "or both from the very same text" in found.sentence
+        assert (
+            found.verdict == "derived"
+            and words in found.sentence
+            and "or both from the very same text" in found.sentence
+        )
     assert compared(longer, base).shared_entries == pytest.approx(740 / 1240, abs=0.01)
 
 
 def test_trimmed_and_renumbered_ones_are_derived(base: Tokenizer, tmp_path: Path) -> None:
     def trim(value: dict[str, Any]) -> None:
         value["model"]["merges"] = value["model"]["merges"][:300]
-        made = {"".join(pair) if not isinstance(pair, str) else pair.replace(" ", "") for pair in value["model"]["merges"]}
+        made = {
+            "".join(pair) if not isinstance(pair, str) else pair.replace(" ", "") for pair in value["model"]["merges"]
+        }
         vocab = {name: number for name, number in value["model"]["vocab"].items() if number < 260 or name in made}
         value["model"]["vocab"] = {name: number for number, name in enumerate(sorted(vocab, key=vocab.__getitem__))}
 
@@ -101,10 +118,17 @@ def test_trimmed_and_renumbered_ones_are_derived(base: Tokenizer, tmp_path: Path
         value["model"]["vocab"] |= dict(zip(learnt, numbers, strict=True))
 
     short = compared(changed(base, tmp_path / "short", trim), base)
-    assert short.verdict == "derived" and "MODEL has 300 of REFERENCE's 740 learnt entries and no other" in short.sentence
+    assert (
+        short.verdict == "derived" and "MODEL has 300 of REFERENCE's 740 learnt entries and no other" in short.sentence
+    )
     mixed = changed(base, tmp_path / "mixed", renumber)
     found = compared(mixed, base)
-    assert found.verdict == "derived" and "under new ids" in found.sentence and found.same_ids is not None and found.same_ids < 0.05
+    assert (
+        found.verdict == "derived"
+        and "under new ids" in found.sentence
+        and found.same_ids is not None
+        and found.same_ids < 0.05
+    )
     pairs = shared_tokens(mixed, base).tolist()
     assert len(pairs) == base.vocab_size and all(mixed.token_bytes(a) == base.token_bytes(b) for a, b in pairs)
 
@@ -125,14 +149,26 @@ def test_other_cutting_or_specials_are_not_the_same(base: Tokenizer, tmp_path: P
 
 def test_halves_of_one_text_give_strangers(text: list[str], base: Tokenizer, tmp_path: Path) -> None:
     found = compared(trained(text[1::2], 1000, tmp_path), base)
-    assert found.verdict == "independent" and found.neighbours_in_order is not None and found.neighbours_in_order < strangers_neighbours(500) < DERIVED_ABOVE
+    assert (
+        found.verdict == "independent"
+        and found.neighbours_in_order is not None
+        and found.neighbours_in_order < strangers_neighbours(500) < DERIVED_ABOVE
+    )
     assert found.shared_entries and found.shared_entries > 0.7  # the trap: most entries are shared
     assert found.merges_order and found.merges_order > 0.8  # and their ranks go together
     assert "any two of like text share" in found.sentence and found.expected and 0.8 < found.expected < 1
 
 
 def test_languages_that_share_nothing(base: Tokenizer, tmp_path: Path) -> None:
-    chinese = trained(["中华人民共和国的法律规定了公民的权利和义务，任何组织和个人不得侵犯。羊驼走过高原的草地。" + chr(0x4E00 + k) * 3 for k in range(300)], 420, tmp_path)
+    chinese = trained(
+        [
+            "中华人民共和国的法律规定了公民的权利和义务，任何组织和个人不得侵犯。羊驼走过高原的草地。"
+            + chr(0x4E00 + k) * 3
+            for k in range(300)
+        ],
+        420,
+        tmp_path,
+    )
     found = compared(chinese, base)
     assert found.verdict == "independent" and found.shared_entries is not None and found.shared_entries < 0.1
     assert len(shared_tokens(chinese, base)) >= 260  # bytes and special entries
@@ -143,11 +179,16 @@ def test_merges_in_another_order(base: Tokenizer, tmp_path: Path) -> None:
 
     def shuffle(value: dict[str, Any]) -> None:
         merges = value["model"]["merges"]
-        names = {"".join(pair) if not isinstance(pair, str) else pair.replace(" ", ""): place for place, pair in enumerate(merges)}
+        names = {
+            "".join(pair) if not isinstance(pair, str) else pair.replace(" ", ""): place
+            for place, pair in enumerate(merges)
+        }
         used = {part for pair in merges for part in (pair if not isinstance(pair, str) else pair.split(" "))}
         last = [place for name, place in names.items() if name not in used]  # nothing is built on them
         drawn = random.Random(2).sample(last, len(last))
-        value["model"]["merges"] = [merges[dict(zip(last, drawn, strict=True)).get(place, place)] for place in range(len(merges))]
+        value["model"]["merges"] = [
+            merges[dict(zip(last, drawn, strict=True)).get(place, place)] for place in range(len(merges))
+        ]
 
     found = compared(changed(base, tmp_path / "half", shuffle), base)
     assert found.verdict == "derived" and found.neighbours_in_order is not None and found.neighbours_in_order < 0.9
@@ -155,11 +196,18 @@ def test_merges_in_another_order(base: Tokenizer, tmp_path: Path) -> None:
 
 def test_one_without_a_tokenizer(base: Tokenizer) -> None:
     found = compare_tokenizers(opened(base), opened(None, "bare"))
-    assert found.verdict == "cannot tell" and "bare has no tokenizer" in found.sentence and found.evidence == ("no such file",)
+    assert (
+        found.verdict == "cannot tell"
+        and "bare has no tokenizer" in found.sentence
+        and found.evidence == ("no such file",)
+    )
 
 
 def test_too_small_to_tell(tmp_path: Path) -> None:
-    one, two = (trained([text] * 50, 275, tmp_path / name) for name, text in (("a", "the fox and the hen went over"), ("b", "the hen and the cat sat there")))
+    one, two = (
+        trained([text] * 50, 275, tmp_path / name)
+        for name, text in (("a", "the fox and the hen went over"), ("b", "the hen and the cat sat there"))
+    )
     assert compared(one, two).verdict == "cannot tell"
 
 
@@ -196,7 +244,9 @@ def test_forms_of_one_tokenizer() -> None:
     pieces, binary = (open_tokenizer(REAL / "llama2_spm32k" / f"tokenizer.{kind}") for kind in ("model", "bin"))
     assert compared(pieces, binary).verdict == "same"
     found = compared(whole, pieces)
-    assert found.verdict == "derived" and "3 more" in found.sentence and found.same_ids == 1.0  # tokenizer.json of this copy has three more entries
+    assert (
+        found.verdict == "derived" and "3 more" in found.sentence and found.same_ids == 1.0
+    )  # tokenizer.json of this copy has three more entries
 
 
 @needs_data
@@ -225,7 +275,11 @@ def measure_strangers(texts: dict[str, list[str]], size: int, folder: Path) -> d
         pair = [trained(half, size, folder / f"{name}-{number}") for number, half in enumerate((text[::2], text[1::2]))]
         layer = compared(*pair)
         shutil.rmtree(folder / f"{name}-0"), shutil.rmtree(folder / f"{name}-1")
-        assert layer.verdict == "independent" and layer.shared_entries is not None and layer.neighbours_in_order is not None, (name, size, layer.sentence)
+        assert (
+            layer.verdict == "independent"
+            and layer.shared_entries is not None
+            and layer.neighbours_in_order is not None
+        ), (name, size, layer.sentence)
         found[name] = (layer.shared_entries, layer.neighbours_in_order)
         print(f"{size} entries, {name}: {layer.shared_entries:.3f} shared, neighbours {layer.neighbours_in_order:.3f}")
     return found

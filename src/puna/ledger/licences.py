@@ -78,6 +78,7 @@ class _Table(_Data):
 class Shown:
     """What a model shows of itself: its name, its card, the texts beside it, the licence that it states.
 
+    `called`: the name that it was given, where its folder has another.
     `files`: {name: text} of its licences, notices and policies; None for a model that has no folder of its own.
     """
 
@@ -85,6 +86,7 @@ class Shown:
     card: Card = field(default_factory=Card)
     files: dict[str, str] | None = None
     stated: str | None = None
+    called: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,22 +177,29 @@ def _look(asked: Asked, facts: LicenceFacts, shown: Shown) -> tuple[bool | None,
         case "unseen":
             return None, "no file shows it"
         case "name":
-            plain = _word(shown.name.rsplit("/", 1)[-1])
-            return any(plain.startswith(_word(one)) for one in asked.of), f"its name is {shown.name}"
-        case "non_commercial" | "same_licence" if shown.stated is None:
-            return None, "it states no licence"
-        case "non_commercial" if stated is None:
-            return None, f"it states {shown.stated}, which the table has not"
-        case "non_commercial":
-            return (
-                not stated.commercial,
-                f"it states {shown.stated}, which {'allows' if stated.commercial else 'forbids'} commercial use",
-            )
-        case "same_licence":
-            return shown.stated.strip().lower() in facts.ids, f"it states {shown.stated}"  # type: ignore[union-attr]
+            name = shown.called or shown.name.rstrip("/").rsplit("/", 1)[-1]
+            plain = _word(name)
+            return any(plain.startswith(_word(one)) for one in asked.of), f"its name is {name}"
+        case "non_commercial" | "same_licence":
+            return _look_at_stated(asked, facts, shown.stated, stated)
     if files is None:
         return None, "it is one file, without a folder to look in"
     return _look_in(asked, facts, shown, stated, files)
+
+
+def _look_at_stated(
+    asked: Asked, facts: LicenceFacts, said: str | None, stated: LicenceFacts | None
+) -> tuple[bool | None, str]:
+    if said is None:
+        return None, "it states no licence"
+    if asked.check == "same_licence":
+        return said.strip().lower() in facts.ids, f"it states {said}"
+    if stated is None:
+        return None, f"it states {said}, which the table has not"
+    return (
+        not stated.commercial,
+        f"it states {said}, which {'allows' if stated.commercial else 'forbids'} commercial use",
+    )
 
 
 def _look_in(

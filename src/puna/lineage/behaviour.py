@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
 from scipy import stats
 
 from puna.engine import Engine, Sampling
@@ -107,6 +109,13 @@ def compare_behaviour(
     agreement = float(agrees.mean())
     return Behaviour(agreement=agreement, contexts=len(chosen), controls=spread, p_value=p_value, alike=alike,
                      sentence=_sentence(model.name, reference.name, agreement, spread, p_value, alike))  # fmt: skip
+
+
+def sign_test(ours: Bool[ndarray, " n"], others: Bool[ndarray, " n"]) -> float:
+    """One-sided p of an exact sign test: does the first agree where the second does not more often than the other way round?"""
+    only_ours, only_others = int((ours & ~others).sum()), int((others & ~ours).sum())
+    untied = only_ours + only_others
+    return float(stats.binomtest(only_ours, untied, 0.5, alternative="greater").pvalue) if untied else 1.0
 
 
 def _sentence(

@@ -13,11 +13,22 @@ from dataclasses import dataclass, replace
 from puna.card import Card, read_card, read_gguf_card
 from puna.errors import PunaError
 from puna.ledger.licences import (
-    NOT_ADVICE, UNREAD, Kept, LicenceFacts, Shown, kept_counts, licence_named, licence_of_repository, licences_in, look_at, read_texts, stated_in_files,
+    NOT_ADVICE,
+    UNREAD,
+    Kept,
+    LicenceFacts,
+    Shown,
+    kept_counts,
+    licence_named,
+    licence_of_repository,
+    licences_in,
+    look_at,
+    read_texts,
+    stated_in_files,
     table_version,
 )  # fmt: skip
 from puna.lineage.opened import Opened
-from puna.lineage.provenance import record
+from puna.lineage.provenance import made_from, record
 from puna.lineage.verdict import Licence, LicenceLink, Obligation, Verdict
 from puna.model.formats import model_file
 from puna.visible import clean
@@ -55,9 +66,18 @@ def compare_licences(model: Opened, reference: Opened, inherited: bool | None) -
     own, theirs = _side(model), _side(reference)
     above = [_named(name, theirs.parents_by) for name in theirs.parents]
     chain = (own.link(), theirs.link(), *above)
-    binding = [(link, facts) for link in chain[1:] if (facts := licence_named(link.licence)) is not None]
+    by_licence = {
+        facts.ids[0]: (link, facts)
+        for link in reversed(chain[1:])
+        if (facts := licence_named(link.licence)) is not None
+    }
+    binding = list(reversed(by_licence.values()))  # each licence once, by the first that came with it
     looked = [(link, facts, one) for link, facts in binding for one in look_at(facts, own.shown)]
-    evidence = [_told(link) for link in chain] + [*own.notes, *theirs.notes, *_contradictions(own, theirs, inherited)]
+    evidence = [_told(link) for link in chain] + [
+        *own.notes,
+        *theirs.notes,
+        *_contradictions(model, reference, own, theirs, inherited),
+    ]
     end = (f"table of licences: {table_version()}", NOT_ADVICE)
     if inherited is False:
         why = f"does not apply: no weights of {clean(reference.name)}'s were found in it"
@@ -134,8 +154,10 @@ def _outputs(binding: Sequence[tuple[LicenceLink, LicenceFacts]]) -> list[str]:
     ]  # fmt: skip
 
 
-def _contradictions(own: _Side, theirs: _Side, inherited: bool | None) -> list[str]:
+def _contradictions(model: Opened, reference: Opened, own: _Side, theirs: _Side, inherited: bool | None) -> list[str]:
     """Where what MODEL says of its parents and what its weights say differ."""
+    if made_from(model, reference):
+        return ["both are of one run, by its ledger: no maker is bound by a licence of its own"]
     named = any(_last(name) == _last(theirs.shown.name) for name in own.parents)
     if inherited and own.parents and not named:
         return [
@@ -191,7 +213,7 @@ def _side(opened: Opened) -> _Side:
     notes += [f"{clean(opened.name)}: {note}" for note in card.notes]
     stated, by = (None, "") if card.licence in _UNSTATED else (card.licence, card_by)
     beside = stated_in_files(files) if files else None
-    recipe, bases = _of_the_ledger(opened)
+    recipe, bases, called = _of_the_ledger(opened)
     if recipe is not None:
         stated, by = recipe, "its ledger"
     elif stated is None and beside is not None:
@@ -208,7 +230,7 @@ def _side(opened: Opened) -> _Side:
         )
     parents, parents_by = (bases, "its ledger") if bases else (card.parents, own_card)
     side = _Side(
-        Shown(opened.name, card, files, stated),
+        Shown(opened.name, card, files, stated, called),
         by,
         tuple(parents),
         f"{clean(opened.name)}'s {parents_by.removeprefix('its ')}",
@@ -239,12 +261,14 @@ def _published(opened: Opened, side: _Side) -> _Side:
     return side
 
 
-def _of_the_ledger(opened: Opened) -> tuple[str | None, tuple[str, ...]]:
-    """(licence, bases) as a Puna release's own ledger has them, where it is believed."""
+def _of_the_ledger(opened: Opened) -> tuple[str | None, tuple[str, ...], str]:
+    """(licence, bases, name) as a Puna release's own ledger has them, where it is believed."""
     logged = record(opened).logged
     recipe = logged.body("recipe").get("recipe")
     release = recipe.get("release") if isinstance(recipe, dict) else None
     licence = release.get("licence") if isinstance(release, dict) else None
     names = logged.body("base").get("names")
     bases = tuple(str(name)[:200] for name in names[:32]) if isinstance(names, list) else ()
-    return (licence if isinstance(licence, str) and licence not in _UNSTATED else None), bases
+    called = recipe.get("name") if isinstance(recipe, dict) else None
+    stated = licence if isinstance(licence, str) and licence not in _UNSTATED else None
+    return stated, bases, called if isinstance(called, str) else ""

@@ -7,7 +7,7 @@ A ledger proves order and integrity of what was logged, not that it is true: so 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from puna.ledger.logged import Logged, content_of, read_logged, record_of
@@ -43,7 +43,7 @@ class Record:
     @property
     def sources(self) -> dict[str, Mapping[str, Any]]:
         """{digest: source} of all text that was read for it."""
-        found = {}
+        found: dict[str, Mapping[str, Any]] = {}
         for entry in self.logged.entries:
             listed = (
                 entry["body"].get("sources") if entry["kind"] == "sources" and isinstance(entry["body"], dict) else None
@@ -73,11 +73,10 @@ def compare_data(model: Opened, reference: Opened) -> DataLayer:
     without a base that names REFERENCE: not decidable from outside.
     """
     ours, theirs = record(model), record(reference)
-    if not ours.why_not and not theirs.content and reference.path is not None and reference.path.is_dir():
-        theirs = replace(theirs, content=content_of(reference.path))  # is it among what MODEL was made from?
+    made = made_from(model, reference)
     evidence = [line for one in (ours, theirs) for line in _said(one)]
     name, other = clean(ours.name), clean(theirs.name)
-    if theirs.content and theirs.content != ours.content and theirs.content in ours.logged.before(ours.content):
+    if made:
         return _layer(
             "derived",
             f"By its ledger {name} was made from {other}: that very model is among its inputs, and its text with it. {_TRUE}",
@@ -117,6 +116,15 @@ def compare_data(model: Opened, reference: Opened) -> DataLayer:
 
 def _layer(verdict: Any, sentence: str, evidence: list[str]) -> DataLayer:
     return DataLayer(verdict=verdict, sentence=sentence, evidence=tuple(evidence))
+
+
+def made_from(model: Opened, reference: Opened) -> bool:
+    """Whether MODEL's ledger, where it is believed, holds these very files of REFERENCE's among what MODEL was made from."""
+    ours, theirs = record(model), record(reference)
+    if ours.why_not or reference.path is None or not reference.path.is_dir():
+        return False
+    content = theirs.content or content_of(reference.path)
+    return content != ours.content and content in ours.logged.before(ours.content)
 
 
 def record(opened: Opened) -> Record:

@@ -18,7 +18,7 @@ A pair is also looked at in place (`places.py`), which sees less change and no r
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -71,12 +71,12 @@ class _Sheet:
 
     @cached_property
     def gram(self) -> Float[Tensor, "3c 3c"]:
-        return self.rows.T @ self.rows
+        return (self.rows.T @ self.rows).double()
 
     @cached_property
     def whole(self) -> bool:
-        """Whether no unit is all zeros."""
-        return bool((self.rows != 0).any(dim=1).all())
+        """Whether no unit has a gate, an up or a down of zeros."""
+        return bool((self.rows.unflatten(1, (3, -1)) != 0).any(dim=2).all())
 
 
 class _Sheets:
@@ -199,7 +199,7 @@ def _pair(
         best = 1.0
         for partner in other.experts:
             a, b = own.block(i, expert), other.block(j, partner)
-            by_match = agreement(a.gate, a.up, b.gate, b.up, effort)
+            by_match = agreement(a.gate, a.up, b.gate, b.up, effort, ready=a.whole and b.whole)
             both = by_match if a.rows.shape != b.rows.shape else min(by_match, _by_place(a, b)) + math.log10(2)
             if both < best:
                 best, partners[expert] = both, partner
@@ -220,17 +220,23 @@ def agreement(
     gate_theirs: Float[Tensor, "m d"],
     up_theirs: Float[Tensor, "m d"],
     effort: Effort,
+    *,
+    ready: bool = False,
 ) -> float:
-    """log10 p of phi_MATCH for one pair of blocks: too many units whose gate and whose up are matched to one and the same unit."""
+    """log10 p of phi_MATCH for one pair of blocks: too many units whose gate and whose up are matched to one and the same unit.
+
+    `ready`: see `nearest_rows`; where all is looked at by assignment, it changes nothing.
+    """
     n = len(gate)
     if n < 2 * _FIRST and (effort.units is None or effort.units >= n):
         return _log10_agree(match_rows(gate, gate_theirs), match_rows(up, up_theirs))
     drawn = torch.randperm(n, generator=torch.Generator().manual_seed(_SEED))[: effort.units]
     first, rest = drawn[:_FIRST], drawn[_FIRST:]
-    begun = _log10_agree(nearest_rows(gate[first], gate_theirs), nearest_rows(up[first], up_theirs))
+    nearest = partial(nearest_rows, ready=ready)
+    begun = _log10_agree(nearest(gate[first], gate_theirs), nearest(up[first], up_theirs))
     if begun > math.log10(_GOES_ON) or not len(rest):
         return begun
-    match = match_rows if effort.units is None else nearest_rows
+    match = match_rows if effort.units is None else nearest
     return math.log10(_GOES_ON) + _log10_agree(match(gate[rest], gate_theirs), match(up[rest], up_theirs))
 
 
@@ -252,7 +258,7 @@ def log10_poisson_tail(count: int, mean: float) -> float:
         return 0.0
     if mean <= 0:
         mean = 1e-9
-    terms = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(count, count + 200)]
+    terms = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(count, max(count, math.ceil(mean)) + 200)]
     most = max(terms)
     return min(0.0, (most + math.log(sum(math.exp(term - most) for term in terms))) / math.log(10))
 

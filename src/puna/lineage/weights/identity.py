@@ -162,8 +162,8 @@ def _told_apart(
 def _what_moved(ours: Tensor, other: Tensor) -> str:
     if ours.ndim != 2 or ours.shape != other.shape:
         return "the same numbers in other places"
-    rows, columns = (_same(ours.sum(d).sort().values, other.sum(d).sort().values, 1e-3) for d in (0, 1))
-    if columns and not rows:  # the sums over each row are kept: rows changed places
+    columns, rows = (_same(ours.sum(d), other.sum(d), 1e-3) for d in (0, 1))  # which sums are still in their places
+    if columns and not rows:
         return "rows in another order"
     return "columns in another order" if rows and not columns else "rows and columns in another order"
 

@@ -59,8 +59,13 @@ def match_rows(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> ndar
     return order
 
 
-def nearest_rows(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> ndarray:
-    """For each row of `ours` the row of `theirs` with the largest cosine; one may be the nearest of several. -1 for rows of zeros."""
+def nearest_rows(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"], *, ready: bool = False) -> ndarray:
+    """For each row of `ours` the row of `theirs` with the largest cosine; one may be the nearest of several. -1 for rows of zeros.
+
+    `ready`: all rows have one length already and none is zero; then nothing is copied, and of equals the first is taken.
+    """
+    if ready:
+        return _nearest(ours, theirs).numpy()
     other = _drawn(theirs, 1)
     order = np.full(len(ours), -1)
     if len(other):
@@ -81,12 +86,10 @@ def _assigned(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Tensor:
     if len(torch.unique(nearest)) == len(a):
         return nearest
     costs = np.empty((len(a), len(b)))  # in SciPy's own type, so that it makes no copy to convert it
-    target = b.T.contiguous()
     for at in range(0, len(a), _CHUNK):
-        costs[at : at + _CHUNK] = -(a[at : at + _CHUNK] @ target).numpy()
+        costs[at : at + _CHUNK] = -(a[at : at + _CHUNK] @ b.T).numpy()
     return torch.as_tensor(linear_sum_assignment(costs)[1])
 
 
 def _nearest(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Tensor:
-    target = b.T.contiguous()
-    return torch.cat([(a[at : at + _CHUNK] @ target).argmax(dim=1) for at in range(0, len(a), _CHUNK)])
+    return torch.cat([(a[at : at + _CHUNK] @ b.T).argmax(dim=1) for at in range(0, len(a), _CHUNK)])

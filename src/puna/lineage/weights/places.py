@@ -59,7 +59,7 @@ def rows_in_place(
 ) -> InPlace:
     """The same of rows as they are, S being their products, with aᵀa and bᵀb at hand: where one matrix is held beside many."""
     n = len(a)
-    trace = torch.einsum("nd,nd->", a, b).double().item()
+    trace = torch.dot(a.flatten(), b.flatten()).double().item()  # by sums of parts: nothing of the rows' size is made
     sum_a, sum_b = a.sum(0).double(), b.sum(0).double()
     rows, columns = (a @ sum_b.float()).double() / max(n, 1), (b @ sum_a.float()).double() / max(n, 1)
     mean = (sum_a @ sum_b).item() / max(n, 1) ** 2

@@ -183,7 +183,7 @@ def _rescaled(ours: Tensor, theirs: Tensor, undone: tuple[str, ...]) -> tuple[Te
     by_one, by_each = _difference(ours * scale, theirs), _difference(by_row, theirs)
     if by_each < 0.5 * by_one and by_each < _CLEARLY * before and by_each < _ALIKE:
         return by_row, theirs, (*undone, "rows rescaled")
-    if abs(scale - 1) > 0.02 and by_one < 0.5 * before and by_one < _ALIKE:
+    if scale and abs(scale - 1) > 0.02 and by_one < 0.5 * before and by_one < _ALIKE:
         return ours * scale, theirs, (*undone, f"times {1 / scale:.4g}")
     return ours, theirs, undone
 

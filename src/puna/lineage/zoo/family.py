@@ -25,7 +25,8 @@ from puna.lineage.zoo.training import Ground, State
 from puna.progress import QUIET, Progress
 from puna.tokens import Tokenizer, write_tokenizer
 
-STRANGERS, SIBLING, STUDENT = "from scratch", "same random start", "distilled"
+STRANGERS, SIBLING, STUDENT, SAME_TEXT = "from scratch", "same random start", "distilled", "same text"
+FOREIGN = 3  # models from scratch on the other text: whose talk the others' is held against
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Zoo:
-    """`folder` holds a model folder a member; `cases` what is to be judged; `strangers` their names; `student`: (student, teacher) pairs."""
+    """`folder` holds a model folder a member; `cases` what is to be judged; `strangers` their names."""
 
     folder: Path
     ground: Ground
     strangers: tuple[str, ...]
     cases: tuple[Case, ...]
-    students: tuple[tuple[str, str], ...]
+    speakers: tuple[tuple[str, str, str], ...]  # (kind, model, reference): who should speak alike
+    foreign: tuple[str, ...]  # from scratch on the other text
     bits_per_token: float
 
 
@@ -83,8 +85,12 @@ def build_family(size: ZooSize, folder: Path, seed: int, progress: Progress = QU
     ground = training.prepare(folder / "ground")
     strangers = [f"scratch-{number}" for number in range(size.strangers)]
     parents = strangers[: size.parents]
+    foreign = [f"foreign-{number}" for number in range(FOREIGN)]
     with pool() as workers:
-        first = {name: workers.submit(_scratch, ground, folder / name, seed, name, size.steps) for name in strangers}
+        first = {
+            name: workers.submit(_scratch, ground, folder / name, seed, name, size.steps)
+            for name in [*strangers, *foreign]
+        }
         _wait(first, "training from scratch", progress)
         second: dict[str, Future[None]] = {}
         for parent in parents:
@@ -109,8 +115,9 @@ def build_family(size: ZooSize, folder: Path, seed: int, progress: Progress = QU
         progress.update(number + 1)
     progress.finish()
     bits = sum(training.bits_per_token(read_state(folder / name), ground.prose) for name in parents) / len(parents)
-    students = tuple((f"{parent}-student", parent) for parent in parents)
-    return Zoo(folder, ground, tuple(strangers), tuple(cases), students, bits)
+    speakers = [(STUDENT, f"{parent}-student", parent) for parent in parents]
+    speakers += [(SAME_TEXT, strangers[-1 - number], parent) for number, parent in enumerate(parents)]
+    return Zoo(folder, ground, tuple(strangers), tuple(cases), tuple(speakers), tuple(foreign), bits)
 
 
 def _changes(
@@ -211,9 +218,8 @@ def _wait(jobs: dict[str, Future[None]], title: str, progress: Progress) -> None
 
 
 def _scratch(ground: Ground, folder: Path, seed: int, name: str, steps: int) -> None:
-    made = training.from_scratch(
-        ground.prose, init=_seed(seed, name, "init"), order=_seed(seed, name, "order"), steps=steps
-    )
+    text = ground.code if name.startswith("foreign") else ground.prose
+    made = training.from_scratch(text, init=_seed(seed, name, "init"), order=_seed(seed, name, "order"), steps=steps)
     write_member(folder, Changed(made), ground.tokenizer)
 
 

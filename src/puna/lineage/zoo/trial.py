@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from puna.lineage.behaviour import ALIKE_BELOW, sign_test
 from puna.lineage.opened import open_for_comparison
 from puna.lineage.verdict import DERIVED_BELOW, Block, Part, Rate, Verdict
 from puna.lineage.weights.compare import DECIDING, compare_weights
@@ -19,7 +20,6 @@ from puna.progress import QUIET, Progress
 
 OTHER_FAMILY = "descendant of another"
 _COEFFICIENT_ERROR = 0.05
-_CONTROLS = 12
 
 
 class Row(Part):
@@ -45,12 +45,16 @@ class Row(Part):
 
 
 class Spoken(Part):
-    """A distilled model's next-token agreement with its teacher, beside strangers' with the same teacher."""
+    """How often two models name the same next token, beside models of another text that are asked the same. `p_value`: of an exact sign test
+    against the nearest of them; `alike`: it is under 0.001."""
 
-    student: str
-    teacher: str
+    kind: str  # "distilled", "same text"
+    model: str
+    reference: str
     agreement: float
-    strangers: tuple[float, ...]
+    controls: tuple[float, ...]
+    p_value: float
+    alike: bool
 
 
 class ZooResult(Part):
@@ -84,7 +88,7 @@ def judge_family(zoo: Zoo, seed: int, progress: Progress = QUIET) -> ZooResult:
             rows += job.result()
             progress.update(len(rows))
         progress.finish()
-    spoken = tuple(_spoken(zoo, student, teacher) for student, teacher in zoo.students)
+    spoken = tuple(_spoken(zoo, *speaker) for speaker in zoo.speakers)
     return counted(rows, spoken, zoo.bits_per_token, seed, {"comparing": round(time.monotonic() - began, 1)})
 
 
@@ -169,12 +173,14 @@ def _right_map(truth: Sequence[int], blocks: Sequence[Block]) -> bool:
     )
 
 
-def _spoken(zoo: Zoo, student: str, teacher: str) -> Spoken:
-    known = read_state(zoo.folder / teacher)
-    rest = [name for name in zoo.strangers if name != teacher][:_CONTROLS]
+def _spoken(zoo: Zoo, kind: str, model: str, reference: str) -> Spoken:
+    known, ids = read_state(zoo.folder / reference), zoo.ground.prose
+    own = training.agrees(read_state(zoo.folder / model), known, ids)
+    others = [training.agrees(read_state(zoo.folder / name), known, ids) for name in zoo.foreign]
+    p_value = max(sign_test(own.numpy(), other.numpy()) for other in others)
     return Spoken(
-        student=student, teacher=teacher, agreement=training.agreement(read_state(zoo.folder / student), known, zoo.ground.prose),
-        strangers=tuple(training.agreement(read_state(zoo.folder / name), known, zoo.ground.prose) for name in rest),
+        kind=kind, model=model, reference=reference, agreement=float(own.float().mean()), p_value=p_value, alike=p_value < ALIKE_BELOW,
+        controls=tuple(float(other.float().mean()) for other in others),
     )  # fmt: skip
 
 
@@ -221,11 +227,18 @@ def zoo_text(result: ZooResult) -> str:
         lines.append(
             f"{name:<14}{f'{false_.hits}/{false_.n}' if false_ else '-':>18}{f'{power.hits}/{power.n}' if power else '-':>14}{mark}"
         )
-    for one in result.spoken:
-        lines.append(
-            f"{one.student} agrees with its teacher on {one.agreement:.1%} of next tokens;\n"
-            f"  strangers with that teacher on {min(one.strangers):.1%} to {max(one.strangers):.1%}"
-        )
+    for kind in dict.fromkeys(one.kind for one in result.spoken):
+        some = [one for one in result.spoken if one.kind == kind]
+        apart = [
+            row for one in some for row in result.rows if {row.member, row.reference} == {one.model, one.reference}
+        ]
+        words = "students beside their teachers" if kind == STUDENT else "models of the same text, other seeds"
+        lines += [
+            "", f"{words}: {sum(one.alike for one in some)} of {len(some)} speak alike (same next token "
+            f"{min(one.agreement for one in some):.0%} to", f"  {max(one.agreement for one in some):.0%}; models of another text "
+            f"{min(min(one.controls) for one in some):.0%} to {max(max(one.controls) for one in some):.0%}); weights called independent: "
+            f"{sum(row.verdict == 'independent' for row in apart)} of {len(apart)}",
+        ]  # fmt: skip
     wrong = [row for row in result.rows if not row.verdict_right or row.relation_right is False]
     if wrong:
         lines += ["", f"wrong or undecided ({len(wrong)}):"]

@@ -1,0 +1,132 @@
+"""`puna lineage` as a user meets it: real models, one clear line for each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+LAYERS = ["names", "architecture", "tokenizer", "weights", "data", "licence"]
+TEXTS = ["the fox and the hound went over the hill to see what was there, and came back again "] * 8
+SHAPE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
+
+
+def puna(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "puna", *arguments], cwd=cwd, capture_output=True, text=True, env=ENVIRONMENT,
+                          timeout=280)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
+    """models/: parent, child (the parent and a little noise) and stranger."""
+    from puna.model.formats import open_model, save_model
+
+    folder = tmp_path_factory.mktemp("lineage")
+    for name, seed in (("parent", 1), ("child", 1), ("stranger", 2)):
+        tiny_model(folder / "models" / name, TEXTS, 300, seed=seed, **SHAPE)
+    weights = open_model(folder / "models/child")
+    model = weights.decoder()
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * parameter.std() * torch.randn(parameter.shape, generator=draw) if parameter.ndim == 2 else 0
+    save_model(model, weights.config, folder / "models/child")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(home: Path) -> subprocess.CompletedProcess[str]:
+    done = puna("lineage", "models/child", "models/parent", "models/stranger", "--html", "page.html", "--store", "kept", cwd=home)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_six_findings_a_reference_in_80_columns(compared: subprocess.CompletedProcess[str]) -> None:
+    said = compared.stdout
+    assert max(map(len, said.splitlines())) <= 80
+    for words in ("models/child beside models/parent", "models/child beside models/stranger", "derived: noised", "independent", "WEIGHTS", "LICENCE",
+                  "Kept for the board: kept/lineage/", "As a page: page.html", "never one score"):  # fmt: skip
+        assert words in said, words
+
+
+def test_the_page_is_one_file(compared: subprocess.CompletedProcess[str], home: Path) -> None:
+    page = (home / "page.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "Which block comes from which" in page and 'src="http' not in page
+
+
+def test_what_was_found_is_kept_for_the_board(compared: subprocess.CompletedProcess[str], home: Path) -> None:
+    kept = [json.loads(path.read_text()) for path in (home / "kept/lineage").glob("*.json")]
+    assert {one["reference"]: one["layers"]["weights"]["verdict"] for one in kept} == {
+        "models/parent": "derived",
+        "models/stranger": "independent",
+    }
+    assert all(one["model_facts"]["digest"] for one in kept)
+
+
+def test_json_of_one_and_of_several(home: Path) -> None:
+    one = puna("lineage", "models/child", "models/parent", "--json", cwd=home)
+    assert one.returncode == 0, one.stderr
+    value = json.loads(one.stdout)
+    assert (value["model"], value["reference"], list(value["layers"])) == ("models/child", "models/parent", LAYERS)
+    assert value["layers"]["weights"]["verdict"] == "derived"
+    two = puna("lineage", "models/child", "models/parent", "models/stranger", "--json", cwd=home)
+    assert [found["reference"] for found in json.loads(two.stdout)] == ["models/parent", "models/stranger"]
+
+
+def test_scan_finds_the_parent_in_a_folder(home: Path) -> None:
+    done = puna("lineage", "scan", "models/child", "--against", "models", "--json", cwd=home)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert {row["name"] for row in value["rows"]} == {"parent", "stranger"}  # the model itself is left out
+    assert value["rows"][0]["name"] == "parent" and value["rows"][0]["exact"]["layers"]["weights"]["verdict"] == "derived"
+    said = puna("lineage", "scan", "models/child", "--against", "models", cwd=home).stdout
+    assert max(map(len, said.splitlines())) <= 80 and "derived: noised" in said
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ([], "a comparison needs two models"),
+        (["models/child"], "a comparison needs two models"),
+        (["models/child", "nobody"], "no such model"),
+        (["nobody", "models/parent"], "no such model"),
+        (["models/child", "models/parent", "--against", "models"], "--against: does not belong here"),
+        (["models/child", "models/parent", "--ledger", "x"], "--ledger: does not belong here"),
+        (["scan", "models/child", "--html", "x.html"], "--html: does not belong here"),
+        (["scan", "models/child"], "a scan needs one model and a folder"),
+        (["scan", "models/child", "--against", "nowhere"], "is no folder"),
+        (["claim", "models/child"], "a claim needs a suspect"),
+        (["claim", "models/child", "--ledger", "nowhere"], "nowhere"),
+        (["zoo", "models/child"], "the zoo takes no model"),
+        (["zoo", "--size", "vast"], "--size"),
+        (["zoo", "--size", "tiny", "--out", "models"], "is not empty"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(home: Path, arguments: list[str], says: str) -> None:
+    done = puna("lineage", *arguments, cwd=home)
+    assert done.returncode == 2 and done.stdout == "", done.stdout
+    assert done.stderr.startswith("puna: ") and done.stderr.count("\n") == 1 and says in done.stderr, done.stderr
+
+
+def test_a_truncated_model_is_one_line(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    for path in (home / "models/parent").iterdir():
+        data = path.read_bytes()
+        (tmp_path / "cut" / path.name).write_bytes(data[: len(data) // 2] if path.suffix == ".safetensors" else data)
+    done = puna("lineage", str(home / "models/child"), "cut", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("puna: "), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_tiny_zoo(tmp_path: Path) -> None:
+    done = puna("lineage", "zoo", "--size", "tiny", "--seed", "11", "--out", "zoo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "relations named rightly" in done.stdout and "The models are in zoo" in done.stdout
+    assert (tmp_path / "zoo/scratch-0/model.safetensors").is_file()
