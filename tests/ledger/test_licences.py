@@ -196,3 +196,14 @@ def test_texts_of_a_folder(tmp_path: Path) -> None:
     os.symlink("/etc/hostname", tmp_path / "NOTICE.txt")
     with pytest.raises(PunaError, match="leaves its folder"):
         read_texts(tmp_path)
+
+
+def test_the_page_lists_the_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert f"version {table_version()}" in page
+    for facts in known_licences():
+        row = next(
+            (line for line in page.splitlines() if line.startswith("| `") and f"| {facts.title} |" in line), None
+        )
+        assert row is not None and all(f"`{identifier}`" in row for identifier in facts.ids), facts.title
+        assert f"| {facts.date} | {len(facts.obligations)} |" in row, facts.title

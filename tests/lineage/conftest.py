@@ -32,7 +32,9 @@ class Family:
         if name not in self.made:
             changed = self.states[name] if changed is None else changed
             whole = changed if isinstance(changed, Changed) else Changed(changed)
-            write_member(self.home / name, whole, self.ground.other_tokenizer if other_tokenizer else self.ground.tokenizer)
+            write_member(
+                self.home / name, whole, self.ground.other_tokenizer if other_tokenizer else self.ground.tokenizer
+            )
             self.made[name] = self.home / name
         return self.made[name]
 
@@ -70,7 +72,9 @@ def checkpoint_of() -> Callable[..., "object"]:
     from puna.lineage.weights.reading import Checkpoint, assembled
 
     def make(state: State, config: dict[str, object] | None = None, like: Checkpoint | None = None) -> Checkpoint:
-        stored = {name: Stored(tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in state.items()}  # type: ignore[misc]
+        stored = {
+            name: Stored(tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in state.items()
+        }  # type: ignore[misc]
         return assembled("in memory", {} if config is None else config, stored, like=like)
 
     return make

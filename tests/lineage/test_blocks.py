@@ -48,7 +48,9 @@ def view(state: State, config: ModelConfig = CONFIG) -> View:
 def mapped(changed: changes.Changed | State, parent: State, effort: Effort | None = None) -> BlockMap:
     if isinstance(changed, dict):
         return map_blocks(view(changed), view(parent), effort)
-    stored = {name: Stored(tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in changed.state.items()}
+    stored = {
+        name: Stored(tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in changed.state.items()
+    }
     return map_blocks(View(assembled("changed", changed.config.to_hf() | changed.hf, stored)), view(parent), effort)
 
 
@@ -75,7 +77,8 @@ def test_permuted_units_are_found_again(strangers: list[State], effort: Effort |
 
 
 @pytest.mark.parametrize(
-    ("how", "sources"), [("duplicate", (0, 1, 2, 1, 2, 3)), ("solar", (0, 1, 2, 1, 2, 3)), ("silent", (0, 1, 1, 2, 2, 3))]
+    ("how", "sources"),
+    [("duplicate", (0, 1, 2, 1, 2, 3)), ("solar", (0, 1, 2, 1, 2, 3)), ("silent", (0, 1, 1, 2, 2, 3))],
 )
 def test_grown_in_depth(strangers: list[State], how: str, sources: Sequence[int]) -> None:
     assert mapped(changes.grown(strangers[0], how), strangers[0]).sources == sources
@@ -86,7 +89,9 @@ def test_pruned_reordered_and_permuted_at_once(strangers: list[State]) -> None:
     made = changes.shallower(parent, [0, 1, 3])
     assert mapped(replace(made, state=changes.units_permuted(made.state, 8, made.config)), parent).sources == (0, 1, 3)
     turned = {
-        name.replace("layers.1.", "layers.x.").replace("layers.2.", "layers.1.").replace("layers.x.", "layers.2."): tensor
+        name.replace("layers.1.", "layers.x.")
+        .replace("layers.2.", "layers.1.")
+        .replace("layers.x.", "layers.2."): tensor
         for name, tensor in parent.items()
     }
     assert mapped(turned, parent).sources == (0, 2, 1, 3)
@@ -122,7 +127,10 @@ def test_agreement_counts_beyond_chance_and_in_two_steps() -> None:
     near = [part[order] + 1.5 * torch.randn(600, 48, generator=draw) for part in (gate, up)]
     for effort in (FULL, Effort(units=300), Effort(units=64)):
         assert agreement(*near, gate, up, effort) < LIMIT
-    far = [agreement(near[0], near[1][torch.randperm(600, generator=draw)], gate, up, Effort(units=300)) for _ in range(200)]
+    far = [
+        agreement(near[0], near[1][torch.randperm(600, generator=draw)], gate, up, Effort(units=300))
+        for _ in range(200)
+    ]
     p = 10 ** np.asarray(far)
     assert (p <= 0.05).mean() <= 0.11  # of 200; the size is 0.05 at most
     assert p.min() > 1e-5
@@ -143,7 +151,9 @@ def test_poisson_tail() -> None:
     from scipy import stats
 
     for count, mean in ((1, 1.0), (5, 0.02), (30, 1.0), (40, 35.0), (150, 20.0)):
-        assert log10_poisson_tail(count, mean) == pytest.approx(stats.poisson.logsf(count - 1, mean) / math.log(10), rel=1e-6)
+        assert log10_poisson_tail(count, mean) == pytest.approx(
+            stats.poisson.logsf(count - 1, mean) / math.log(10), rel=1e-6
+        )
     assert -360 < log10_poisson_tail(400, 20.0) < -356  # where SciPy says minus infinity
     assert log10_poisson_tail(0, 1.0) == 0.0
 
@@ -152,7 +162,11 @@ def test_poisson_tail() -> None:
 
 
 def decoder(changed: changes.Changed | State):  # type: ignore[no-untyped-def]
-    return training.decoder_of(changed) if isinstance(changed, dict) else training.decoder_of(changed.state, changed.config)
+    return (
+        training.decoder_of(changed)
+        if isinstance(changed, dict)
+        else training.decoder_of(changed.state, changed.config)
+    )
 
 
 @pytest.mark.parametrize("what", ["text", "random"])
@@ -182,4 +196,6 @@ def test_activations_at_other_positions_are_refused(strangers: list[State]) -> N
 def test_collecting_leaves_no_hook(strangers: list[State]) -> None:
     model = decoder(strangers[0])
     collect(model, random_ids(512), 10)
-    assert not any(layer.mlp.gate_proj._forward_hooks or layer.mlp.up_proj._forward_hooks for layer in model.model.layers)
+    assert not any(
+        layer.mlp.gate_proj._forward_hooks or layer.mlp.up_proj._forward_hooks for layer in model.model.layers
+    )

@@ -33,7 +33,11 @@ def test_the_function_is_kept_and_the_weights_are_not(family, what: str) -> None
     made = SAME[what](state)
     assert set(made) == set(state)
     assert float((logits(made) - logits(state)).abs().max()) < 1e-3
-    moved = [name for name, tensor in made.items() if "layers" in name and tensor.ndim == 2 and not torch.equal(tensor, state[name])]
+    moved = [
+        name
+        for name, tensor in made.items()
+        if "layers" in name and tensor.ndim == 2 and not torch.equal(tensor, state[name])
+    ]
     assert len(moved) >= 12  # of 28 matrices: heads are 4 a block, units 3
 
 
@@ -56,10 +60,14 @@ def test_repeated_blocks_are_the_blocks_that_the_truth_says(family, how: str) ->
 def test_left_out_blocks(family) -> None:  # type: ignore[no-untyped-def]
     made = changes.shallower(family["first"], [0, 1, 3])
     assert made.config.num_hidden_layers == 3
-    assert torch.equal(made.state["model.layers.2.mlp.up_proj.weight"], family["first"]["model.layers.3.mlp.up_proj.weight"])
+    assert torch.equal(
+        made.state["model.layers.2.mlp.up_proj.weight"], family["first"]["model.layers.3.mlp.up_proj.weight"]
+    )
 
 
-@pytest.mark.parametrize("sizes, shape", [({"intermediate": 112}, (112, 64)), ({"heads": 2}, (176, 64)), ({"hidden": 48}, (176, 48))])
+@pytest.mark.parametrize(
+    "sizes, shape", [({"intermediate": 112}, (112, 64)), ({"heads": 2}, (176, 64)), ({"hidden": 48}, (176, 48))]
+)
 def test_narrower_models_run(family, sizes: dict[str, int], shape: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
     made = changes.narrower(family["first"], family.ground.prose, **sizes)
     assert made.state["model.layers.0.mlp.up_proj.weight"].shape == shape
@@ -120,7 +128,9 @@ def test_another_vocabulary_is_the_mean_of_its_pieces(family) -> None:  # type: 
     state = family["first"]
     made = changes.new_vocabulary(state, [[5], [7, 9], []])
     rows = state["model.embed_tokens.weight"]
-    assert torch.allclose(made["model.embed_tokens.weight"], torch.stack([rows[5], (rows[7] + rows[9]) / 2, rows.mean(0)]))
+    assert torch.allclose(
+        made["model.embed_tokens.weight"], torch.stack([rows[5], (rows[7] + rows[9]) / 2, rows.mean(0)])
+    )
     assert made["lm_head.weight"].shape == (3, 64)
 
 

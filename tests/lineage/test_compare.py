@@ -53,7 +53,9 @@ def test_the_json_is_of_the_form_of_the_issue(yi: Lineage) -> None:
     assert all("verdict" in layer for layer in value["layers"].values())
     weights = value["layers"]["weights"]
     assert {"verdict", "p_value", "null", "relation", "share", "blocks", "tests"} <= set(weights)
-    assert isinstance(weights["tests"], list) and all({"name", "null", "p_value", "why_not"} <= set(one) for one in weights["tests"])
+    assert isinstance(weights["tests"], list) and all(
+        {"name", "null", "p_value", "why_not"} <= set(one) for one in weights["tests"]
+    )
     assert Lineage.model_validate(value) == yi
 
 
@@ -62,12 +64,17 @@ def test_several_references_are_several_findings(family: Any) -> None:
     assert [one.reference for one in found] == ["second", "first"]
     assert [one.layers.weights.verdict for one in found] == ["independent", "derived"]
     assert all(one.model == "tuned" and one.seconds >= 0 and one.puna for one in found)
-    assert found[0].model_facts is not None and found[0].model_facts.parameters == sum(t.numel() for t in family["tuned"].values())
+    assert found[0].model_facts is not None and found[0].model_facts.parameters == sum(
+        t.numel() for t in family["tuned"].values()
+    )
 
 
 def test_weights_decide_neither_names_nor_tokenizer(family: Any) -> None:
     """The same two checkpoints' first three layers, whatever their weights: only the licence asks those."""
-    stranger, kin = compare(family.opened("second"), [family.opened("first")])[0], compare(family.opened("tuned"), [family.opened("first")])[0]
+    stranger, kin = (
+        compare(family.opened("second"), [family.opened("first")])[0],
+        compare(family.opened("tuned"), [family.opened("first")])[0],
+    )
     for key in ("names", "architecture", "tokenizer"):
         assert getattr(stranger.layers, key).verdict == getattr(kin.layers, key).verdict == "same", key
 

@@ -38,7 +38,9 @@ def one_test(found: Weights, name: str) -> Any:
 # Strangers
 
 
-@pytest.mark.parametrize("model, reference", [("second", "first"), ("student", "first"), ("tuned", "second"), ("student", "second")])
+@pytest.mark.parametrize(
+    "model, reference", [("second", "first"), ("student", "first"), ("tuned", "second"), ("student", "second")]
+)
 def test_strangers_are_independent(family: Any, model: str, reference: str) -> None:
     found = beside(family.opened(model), family.opened(reference))
     assert found.verdict == "independent" and found.relation is None and found.share is None
@@ -118,7 +120,9 @@ def test_one_change_one_name(family: Any, what: str) -> None:
         assert len(left) == 28 and max(left) < named.TURNED  # type: ignore[type-var]
 
 
-@pytest.mark.parametrize("how, sources", [("duplicate", (0, 1, 2, 1, 2, 3)), ("solar", (0, 1, 2, 1, 2, 3)), ("silent", (0, 1, 1, 2, 2, 3))])
+@pytest.mark.parametrize(
+    "how, sources", [("duplicate", (0, 1, 2, 1, 2, 3)), ("solar", (0, 1, 2, 1, 2, 3)), ("silent", (0, 1, 1, 2, 2, 3))]
+)
 def test_the_block_map_of_a_grown_model(family: Any, how: str, sources: Sequence[int]) -> None:
     found = beside(family.opened(how, changes.grown(family["first"], how)), family.opened("first"))
     assert found.relation == named.GROWN and found.verdict == "derived"
@@ -136,7 +140,9 @@ def test_the_block_map_of_a_pruned_model_and_back(family: Any) -> None:
     assert back.verdict == "derived" and [block.source for block in back.blocks] == [0, None, 1, 2]
 
 
-@pytest.mark.parametrize("what, sizes", [("neurons", {"intermediate": 112}), ("heads", {"heads": 2}), ("channels", {"hidden": 48})])
+@pytest.mark.parametrize(
+    "what, sizes", [("neurons", {"intermediate": 112}), ("heads", {"heads": 2}), ("channels", {"hidden": 48})]
+)
 def test_narrower(family: Any, what: str, sizes: dict[str, int]) -> None:
     made = changes.narrower(family["first"], family.ground.prose, **sizes)
     found = beside(family.opened(f"fewer-{what}", made), family.opened("first"))
@@ -228,7 +234,10 @@ def test_nan_where_the_deciding_tests_do_not_look(family: Any, name: str, whose:
 
 @pytest.mark.parametrize("kind", ["mlp.up_proj", "self_attn.q_proj", "mlp.down_proj", "input_layernorm"])
 def test_a_zero_tensor_is_told(family: Any, kind: str) -> None:
-    zeroed = {name: torch.zeros_like(tensor) if f"layers.1.{kind}" in name else tensor for name, tensor in family["second"].items()}
+    zeroed = {
+        name: torch.zeros_like(tensor) if f"layers.1.{kind}" in name else tensor
+        for name, tensor in family["second"].items()
+    }
     found = beside(family.opened(f"zero-{kind}", zeroed), family.opened("first"))
     assert found.verdict in ("independent", "cannot tell") and any("all zeros" in line for line in found.missing)
     json.dumps(found.model_dump(mode="json"), allow_nan=False)
@@ -236,7 +245,10 @@ def test_a_zero_tensor_is_told(family: Any, kind: str) -> None:
 
 def test_a_model_of_zeros_stems_from_nobody(family: Any) -> None:
     nothing = {name: torch.zeros_like(tensor) for name, tensor in family["first"].items()}
-    for pair in ((family.opened("nothing", nothing), family.opened("first")), (family.opened("first"), family.opened("nothing", nothing))):
+    for pair in (
+        (family.opened("nothing", nothing), family.opened("first")),
+        (family.opened("first"), family.opened("nothing", nothing)),
+    ):
         assert beside(*pair).verdict in ("independent", "cannot tell")
 
 
@@ -244,7 +256,10 @@ def test_a_model_of_zeros_stems_from_nobody(family: Any) -> None:
 def test_constant_matrices_stem_from_nobody(family: Any) -> None:
     flat = {name: torch.full_like(tensor, 0.02) for name, tensor in family["first"].items()}
     other = {name: torch.full_like(tensor, 0.03) for name, tensor in family["first"].items()}
-    assert beside(family.opened("flat", flat), family.opened("other-flat", other)).verdict in ("independent", "cannot tell")
+    assert beside(family.opened("flat", flat), family.opened("other-flat", other)).verdict in (
+        "independent",
+        "cannot tell",
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -260,7 +275,10 @@ def test_missing_shards_are_reported(family: Any, kept: int, tmp_path: Any) -> N
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_hf()))
     if kept:
         save_file({name: state[name].contiguous() for name in names[::2]}, tmp_path / files[0])
-    for model, reference in ((open_for_comparison(tmp_path), family.opened("first")), (family.opened("first"), open_for_comparison(tmp_path))):
+    for model, reference in (
+        (open_for_comparison(tmp_path), family.opened("first")),
+        (family.opened("first"), open_for_comparison(tmp_path)),
+    ):
         found = beside(model, reference)
         assert found.verdict == "cannot tell" and found.p_value is None
         assert sum("is not there" in line for line in found.missing) == 2 - kept

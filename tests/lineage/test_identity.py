@@ -44,7 +44,9 @@ ORDER = torch.randperm(48, generator=torch.Generator().manual_seed(2))
         (lambda w: w.reshape(24, 64), "permuted", 1.0, "the same numbers in other places"),
     ],
 )
-def test_what_was_done_is_named(checkpoint_of: Make, change: Callable[[Tensor], Tensor], kind: str, factor: float, detail: str) -> None:
+def test_what_was_done_is_named(
+    checkpoint_of: Make, change: Callable[[Tensor], Tensor], kind: str, factor: float, detail: str
+) -> None:
     w = drawn(48, 32)
     found = beside(checkpoint_of, change(w), w)
     assert found is not None
@@ -76,7 +78,14 @@ def test_signed_zeros_are_one_number(checkpoint_of: Make) -> None:
 
 @pytest.mark.parametrize(
     "tensor",
-    [torch.ones(1000), torch.zeros(40, 40), torch.full((64, 64), 0.5), torch.arange(4.0).repeat(400), drawn(255), torch.ones(1000).bfloat16()],
+    [
+        torch.ones(1000),
+        torch.zeros(40, 40),
+        torch.full((64, 64), 0.5),
+        torch.arange(4.0).repeat(400),
+        drawn(255),
+        torch.ones(1000).bfloat16(),
+    ],
 )
 def test_trivial_tensors_are_no_evidence(checkpoint_of: Make, tensor: Tensor) -> None:
     assert beside(checkpoint_of, tensor.clone(), tensor) is None

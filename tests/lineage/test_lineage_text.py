@@ -3,8 +3,21 @@
 import pytest
 
 from puna.lineage.verdict import (
-    Architecture, Behaviour, Block, Coefficient, DataLayer, Layers, Licence, Lineage, Names, Rate, Renamed, TensorDifference, TokenizerLayer,
-    Verdict, Weights,
+    Architecture,
+    Behaviour,
+    Block,
+    Coefficient,
+    DataLayer,
+    Layers,
+    Licence,
+    Lineage,
+    Names,
+    Rate,
+    Renamed,
+    TensorDifference,
+    TokenizerLayer,
+    Verdict,
+    Weights,
 )  # fmt: skip
 from puna.lineage.verdict import Test as OneTest
 from puna.report.lineage_page import lineage_html
@@ -23,9 +36,20 @@ def weights(verdict: Verdict, layers: int = 4) -> Weights:
         OneTest(name="phi_MATCH", title="a title far too long for its column of the table " * 3, null=NULL, p_value=0.3, log10_p=-0.52),
         OneTest(name="norms", title="norm gains, centred", why_not="the streams are 4,096 and 8,192 wide " * 5),
     )  # fmt: skip
-    blocks = tuple(Block(block=n, source=n if derived and n != 1 else None, log10_p=-30.0, holm_log10_p=-28.0) for n in range(layers))
+    blocks = tuple(
+        Block(block=n, source=n if derived and n != 1 else None, log10_p=-30.0, holm_log10_p=-28.0)
+        for n in range(layers)
+    )
     tensors = tuple(
-        TensorDifference(name=f"model.layers.{n}.up", reference="x", kind="up", layer=n, difference=0.5, cosine=0.8, undone=(f"times {n}.5", "units permuted"))
+        TensorDifference(
+            name=f"model.layers.{n}.up",
+            reference="x",
+            kind="up",
+            layer=n,
+            difference=0.5,
+            cosine=0.8,
+            undone=(f"times {n}.5", "units permuted"),
+        )
         for n in range(layers)
     )
     return Weights(
@@ -68,7 +92,14 @@ def test_nothing_of_a_name_steers_a_terminal(verdict: Verdict) -> None:
 def test_every_layer_has_its_verdict_first_and_its_evidence_after() -> None:
     said = lineage_text(made("derived"))
     top = said.split("\n\n")[1].splitlines()
-    assert [line.split("  ")[0] for line in top] == ["Names", "Architecture", "Tokenizer", "Weights", "Data, recipe", "Licence"]
+    assert [line.split("  ")[0] for line in top] == [
+        "Names",
+        "Architecture",
+        "Tokenizer",
+        "Weights",
+        "Data, recipe",
+        "Licence",
+    ]
     assert top[3].endswith("derived: grown in depth")
     assert NULL in " ".join(said.split()) and "1e-12346" in said and "0/528" in said
     assert "not run: norm gains, centred" in said
@@ -84,7 +115,14 @@ def test_the_words_of_a_verdict() -> None:
 
 
 def test_powers_of_ten() -> None:
-    assert [power_of_ten(value) for value in (None, 0.0, -0.5, -2.7, -12.2, -310.4)] == ["-", "1", "0.32", "0.002", "1e-12", "1e-310"]
+    assert [power_of_ten(value) for value in (None, 0.0, -0.5, -2.7, -12.2, -310.4)] == [
+        "-",
+        "1",
+        "0.32",
+        "0.002",
+        "1e-12",
+        "1e-310",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ def called(state: State, words: dict[str, str]) -> State:
 
 
 def test_a_pattern_and_its_numbers() -> None:
-    assert numbered("model.layers.31.mlp.experts.7.w1.weight") == ("model.layers.{}.mlp.experts.{}.w1.weight", ["31", "7"])
+    assert numbered("model.layers.31.mlp.experts.7.w1.weight") == (
+        "model.layers.{}.mlp.experts.{}.w1.weight",
+        ["31", "7"],
+    )
     assert numbered("h0.w1.weight") == ("h0.w1.weight", [])  # a number inside a word is a word
 
 

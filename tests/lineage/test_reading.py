@@ -37,9 +37,15 @@ def alike(found: Checkpoint, state: State, **renamed: str) -> None:
     """Every matrix of every block reads as in `state`."""
     for layer in range(CONFIG.num_hidden_layers):
         for kind in ("q", "k", "v", "o"):
-            assert torch.equal(found.read(kind, layer), state[f"model.layers.{layer}.self_attn.{kind}_proj.weight"]), (kind, layer)
+            assert torch.equal(found.read(kind, layer), state[f"model.layers.{layer}.self_attn.{kind}_proj.weight"]), (
+                kind,
+                layer,
+            )
         for kind in ("gate", "up", "down"):
-            assert torch.equal(found.read(kind, layer), state[f"model.layers.{layer}.mlp.{kind}_proj.weight"]), (kind, layer)
+            assert torch.equal(found.read(kind, layer), state[f"model.layers.{layer}.mlp.{kind}_proj.weight"]), (
+                kind,
+                layer,
+            )
     assert torch.equal(found.read("embed"), state["model.embed_tokens.weight"])
     assert torch.equal(found.read("head"), state["lm_head.weight"])
 
@@ -72,7 +78,12 @@ def test_roles_by_name(name: str, role: Role | None) -> None:
 def test_mixtrals_names(state: State, tmp_path: Path) -> None:
     made = changes.upcycled(state, 4, 1)
     found = open_checkpoint(write(tmp_path / "moe", made.state, CONFIG.to_hf() | made.hf))
-    assert (found.sizes.experts, found.sizes.ffn, found.sizes.layers, found.unknown) == (4, CONFIG.intermediate_size, 4, ())
+    assert (found.sizes.experts, found.sizes.ffn, found.sizes.layers, found.unknown) == (
+        4,
+        CONFIG.intermediate_size,
+        4,
+        (),
+    )
     assert found.has("router", 3) and found.has("down", 3, 3) and not found.has("down", 3)
     assert torch.equal(found.read("up", 2, 1), made.state["model.layers.2.block_sparse_moe.experts.1.w3.weight"])
 
@@ -91,7 +102,14 @@ def test_metas_names_without_a_word_in_the_config(state: State, tmp_path: Path) 
     found = open_checkpoint(write(tmp_path / "meta", meta, {"num_attention_heads": 4, "num_key_value_heads": 2}))
     alike(found, state)
     sizes = found.sizes
-    assert (sizes.layers, sizes.hidden, sizes.ffn, sizes.head_dim, sizes.vocab, sizes.tied) == (4, 64, 176, 16, 512, False)
+    assert (sizes.layers, sizes.hidden, sizes.ffn, sizes.head_dim, sizes.vocab, sizes.tied) == (
+        4,
+        64,
+        176,
+        16,
+        512,
+        False,
+    )
     assert found.unknown == ()
 
 
@@ -101,7 +119,9 @@ def test_fused_projections_are_taken_apart(state: State, checkpoint_of: Make, wo
     for layer in range(4):
         attn, mlp = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."
         fused[f"{attn}{word}.weight"] = torch.cat([fused.pop(f"{attn}{kind}_proj.weight") for kind in "qkv"])
-        fused[f"{mlp}gate_up_proj.weight"] = torch.cat([fused.pop(f"{mlp}{kind}_proj.weight") for kind in ("gate", "up")])
+        fused[f"{mlp}gate_up_proj.weight"] = torch.cat(
+            [fused.pop(f"{mlp}{kind}_proj.weight") for kind in ("gate", "up")]
+        )
     found = checkpoint_of(fused, CONFIG.to_hf())
     alike(found, state)
     assert found.unknown == () and not found.missing
@@ -212,7 +232,9 @@ def test_a_hostile_index_is_one_line(tmp_path: Path, index: str) -> None:
     [{}, {"num_attention_heads": 0}, {"num_attention_heads": -4}, {"num_attention_heads": "4"}, {"num_attention_heads": True},
      {"head_dim": 2**80}, {"hidden_size": [64]}, {"num_hidden_layers": 10**9}, {"tie_word_embeddings": "yes"}],
 )  # fmt: skip
-def test_a_config_that_says_little_or_nonsense_is_read(state: State, checkpoint_of: Make, config: dict[str, object]) -> None:
+def test_a_config_that_says_little_or_nonsense_is_read(
+    state: State, checkpoint_of: Make, config: dict[str, object]
+) -> None:
     found = checkpoint_of(state, config)
     assert (found.sizes.layers, found.sizes.ffn, found.sizes.vocab, found.sizes.hidden) == (4, 176, 512, 64)
     assert checkpoint_of({}, config).sizes.layers <= 10_000

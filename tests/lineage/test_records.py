@@ -6,7 +6,17 @@ import pytest
 
 from puna.errors import PunaError
 from puna.lineage.records import FOLDER, load, save
-from puna.lineage.verdict import Architecture, DataLayer, Layers, Licence, Lineage, Names, Subject, TokenizerLayer, Weights
+from puna.lineage.verdict import (
+    Architecture,
+    DataLayer,
+    Layers,
+    Licence,
+    Lineage,
+    Names,
+    Subject,
+    TokenizerLayer,
+    Weights,
+)
 
 
 def made(model: str = "a", reference: str = "b", digest: str | None = None, seconds: float = 1.0) -> Lineage:
@@ -43,7 +53,9 @@ def test_hostile_names_stay_in_the_folder(tmp_path: Path) -> None:
     assert [one.model for one in load(tmp_path / "store")] == ["../../x\n"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{" * 10_000, '{"model": 1}', "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "{" * 10_000, '{"model": 1}', "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")]
+)
 def test_what_is_no_comparison_is_told(tmp_path: Path, text: str) -> None:
     good = save(made(), tmp_path)
     (good.parent / "odd.json").write_text(text, encoding="utf-8")

@@ -63,7 +63,9 @@ def test_the_tail_is_the_exact_one_down_to_the_last_orders(n: int) -> None:
         true = math.log10(exact[int(((order - np.arange(n)) ** 2).sum())])
         found = spearman(order)[1]
         assert true - 0.04 < found < true + (0.15 if squares > 4 else 0.8), squares
-    assert math.log10(exact[4]) > log10_t_tail(0.985 * math.sqrt((n - 2) / (1 - 0.985**2)), n - 2) + 0.8  # what t would say
+    assert (
+        math.log10(exact[4]) > log10_t_tail(0.985 * math.sqrt((n - 2) / (1 - 0.985**2)), n - 2) + 0.8
+    )  # what t would say
 
 
 def test_a_perfect_order_has_the_chance_of_one_order() -> None:
@@ -75,7 +77,10 @@ def test_a_perfect_order_has_the_chance_of_one_order() -> None:
 @pytest.mark.parametrize("n", [64, 176, 2000])
 def test_p_falls_with_every_step_and_never_below_one_order(n: int) -> None:
     draw = np.random.default_rng(n)
-    found = [spearman(np.argsort(np.arange(n) + spread * draw.standard_normal(n)))[1] for spread in (2 * n, n / 2, n / 10, n / 60, 1)]
+    found = [
+        spearman(np.argsort(np.arange(n) + spread * draw.standard_normal(n)))[1]
+        for spread in (2 * n, n / 2, n / 10, n / 60, 1)
+    ]
     assert all(later < before for before, later in zip(found, found[1:], strict=False))
     assert found[-1] > -math.lgamma(n + 1) / math.log(10)
     assert spearman(np.arange(n)[::-1])[1] > -1e-6
@@ -139,7 +144,9 @@ def test_fisher_is_uniform_under_the_null() -> None:
 
 
 def test_holm() -> None:
-    assert [10**p for p in holm([math.log10(p) for p in (0.01, 0.04, 0.03, 0.005)])] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert [10**p for p in holm([math.log10(p) for p in (0.01, 0.04, 0.03, 0.005)])] == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )
     assert holm([-400.0, 0.0]) == pytest.approx([-400 + math.log10(2), 0.0])
 
 

@@ -85,7 +85,9 @@ def test_experts_stand_beside_the_mlp_that_they_were() -> None:
     from puna.lineage.weights.files import Stored
     from puna.lineage.weights.reading import assembled
 
-    stored = {name: Stored(tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in made.state.items()}
+    stored = {
+        name: Stored(tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in made.state.items()
+    }
     experts = assembled("experts", made.config.to_hf() | made.hf, stored)
     assert experts.sizes.experts == 4
     assert (phi_u(View(experts), view(parent), PAIRS).log10_p or 0) < -100
@@ -103,7 +105,10 @@ def test_p_is_uniform_over_shuffled_units_of_a_relative(effort: Effort | None) -
     """The null itself: the units of a close relative in random orders. What both share must not show."""
     parent = random_state(1)
     child = view(changes.noised(parent, 0.5, 5))
-    draw = [phi_u(child, view(changes.units_permuted(parent, seed)), [(seed % 4, seed % 4)], effort).log10_p or 0.0 for seed in range(120)]
+    draw = [
+        phi_u(child, view(changes.units_permuted(parent, seed)), [(seed % 4, seed % 4)], effort).log10_p or 0.0
+        for seed in range(120)
+    ]
     assert stats.kstest(10 ** np.asarray(draw), "uniform").pvalue > 1e-3
 
 

@@ -7,20 +7,30 @@ from typing import Any
 import pytest
 
 from puna.lineage.weights import relation as named
-from puna.lineage.zoo.family import STRANGERS, TINY, build_family, strangers_of
+from puna.lineage.zoo.family import STRANGERS, STUDENT, TINY, build_family, strangers_of
 from puna.lineage.zoo.training import bits_per_token
 from puna.lineage.zoo.trial import Row, Spoken, counted, judge_family, zoo_text
 
 
 def row(kind: str, derived: bool, verdict: str, relation: str | None = None, **more: Any) -> Row:
     right = (verdict in ("same", "derived")) if derived else verdict == "independent"
-    return Row(kind=kind, member="m", reference="r", derived=derived, verdict=verdict, relation=relation, verdict_right=right, **more)  # type: ignore[arg-type]
+    return Row(
+        kind=kind,
+        member="m",
+        reference="r",
+        derived=derived,
+        verdict=verdict,
+        relation=relation,
+        verdict_right=right,
+        **more,
+    )  # type: ignore[arg-type]
 
 
 ROWS = [
     *(row(STRANGERS, False, "independent", tests={"phi_U": -0.5, "norms": -9.0}) for _ in range(9)),
     row(STRANGERS, False, "derived", tests={"phi_U": -20.0}),
     row(STRANGERS, False, "cannot tell", tests={"phi_U": -5.0}),
+    row(STUDENT, False, "independent"),
     row(named.NOISED, True, "derived", named.NOISED, relation_right=True, log10_p=-30.0, tests={"phi_U": -30.0}),
     row(named.NOISED, True, "independent", relation_right=False, log10_p=-1.0, tests={"phi_U": -1.0}),
     row(named.GROWN, True, "derived", named.GROWN, relation_right=True, map_right=True, log10_p=-400.0),
@@ -33,7 +43,11 @@ ROWS = [
 def test_rates_are_counted_from_the_rows() -> None:
     found = counted(ROWS, (), 4.0, 7, {})
     assert (found.false_positives.hits, found.false_positives.n, found.undecided.hits) == (1, 11, 1)
-    assert {kind: (one.hits, one.n) for kind, one in found.detected.items()} == {named.NOISED: (1, 2), named.GROWN: (2, 2), named.MERGED: (2, 2)}
+    assert {kind: (one.hits, one.n) for kind, one in found.detected.items()} == {
+        named.NOISED: (1, 2),
+        named.GROWN: (2, 2),
+        named.MERGED: (2, 2),
+    }
     assert (found.relations[named.NOISED].hits, found.relations[named.NOISED].n) == (1, 2)
     assert found.maps is not None and (found.maps.hits, found.maps.n) == (1, 2)
     assert found.coefficients is not None and (found.coefficients.hits, found.coefficients.n) == (1, 2)
@@ -43,10 +57,19 @@ def test_rates_are_counted_from_the_rows() -> None:
 
 
 def test_the_table_fits_and_hides_no_failure() -> None:
-    spoken = (Spoken(student="s", teacher="t", agreement=0.9, strangers=(0.2, 0.4)),)
+    spoken = (
+        Spoken(kind=STUDENT, model="m", reference="r", agreement=0.9, controls=(0.2, 0.4), p_value=1e-9, alike=True),
+    )
     said = zoo_text(counted(ROWS, spoken, 4.0, 7, {}))
     assert max(map(len, said.splitlines())) <= 80
-    for words in ("called derived         1", "wrong or undecided (3)", "relations named rightly: 5 of 6", "block maps right: 1 of 2", "second opinion"):
+    for words in (
+        "called derived         1",
+        "wrong or undecided (3)",
+        "relations named rightly: 5 of 6",
+        "block maps right: 1 of 2",
+        "second opinion",
+        "1 of 1 speak alike",
+    ):
         assert words in said, words
 
 
@@ -62,7 +85,7 @@ def test_a_descendant_beside_its_own_parent_is_no_stranger() -> None:
 
 def test_training_teaches(family: Any) -> None:
     prose = family.ground.prose
-    assert bits_per_token(family["first"], prose) < 7.5 < 9.0  # 512 tokens at random: 9 bits
+    assert bits_per_token(family["first"], prose) < 8.0  # 512 tokens at random: 9 bits
 
 
 @pytest.mark.slow
@@ -70,7 +93,9 @@ def test_a_tiny_zoo_from_end_to_end(tmp_path: Path) -> None:
     zoo = build_family(TINY, tmp_path / "zoo", seed=11)
     result = judge_family(zoo, seed=11)
     assert result.pairs == 6 and result.false_positives.hits == 0 and result.other_family.hits == 0
-    missed = [(one.member, one.verdict) for one in result.rows if one.derived and one.verdict not in ("same", "derived")]
+    missed = [
+        (one.member, one.verdict) for one in result.rows if one.derived and one.verdict not in ("same", "derived")
+    ]
     assert missed == []
     right, n = (sum(getattr(one, what) for one in result.relations.values()) for what in ("hits", "n"))
     assert right / n >= 0.9, [(one.member, one.relation) for one in result.rows if one.relation_right is False]

@@ -12,15 +12,16 @@ import puna
 from puna.lineage.architecture import compare_architectures
 from puna.lineage.behaviour import LocalModel, NextToken, compare_behaviour, default_contexts
 from puna.lineage.calibration import with_rates
-from puna.lineage.direction import direction
 from puna.lineage.licence import compare_licences
 from puna.lineage.names import compare_names
 from puna.lineage.opened import Opened
 from puna.lineage.provenance import compare_data
 from puna.lineage.tokenizer import compare_tokenizers
-from puna.lineage.verdict import Behaviour, Layers, Lineage, Subject, Weights
+from puna.lineage.verdict import Behaviour, DataLayer, Direction, Layers, Lineage, Subject, Weights
 from puna.lineage.weights.compare import compare_weights
+from puna.lineage.weights.direction import direction
 from puna.lineage.weights.matching import Effort
+from puna.lineage.weights.run import at_work
 from puna.lineage.weights.sentences import with_behaviour
 from puna.progress import QUIET, Progress
 from puna.reading import read_text
@@ -40,6 +41,8 @@ def compare(
     """
     began = time.monotonic()
     weights = compare_weights(model, references, effort=SAMPLED if sampled else None, progress=progress)
+    weights = [one.model_copy(update={"tests": (*one.tests, *more)})
+               for one, more in zip(weights, at_work(model, references, progress), strict=True)]  # fmt: skip
     if controls:
         weights = _spoken(model, references, weights, controls, text, progress)
     seconds = (time.monotonic() - began) / len(references)
@@ -53,7 +56,7 @@ def _one(model: Opened, reference: Opened, weights: Weights, seconds: float, pro
     inherited = {"same": True, "derived": True, "independent": False}.get(weights.verdict)
     data = compare_data(model, reference)
     if weights.verdict in ("same", "derived"):
-        weights = weights.model_copy(update={"direction": direction(weights, data)})
+        weights = weights.model_copy(update={"direction": _direction(model, reference, weights, data, progress)})
     layers = Layers(
         names=compare_names(model.checkpoint, reference.checkpoint), architecture=compare_architectures(model, reference),
         tokenizer=compare_tokenizers(model, reference, progress), weights=with_rates(weights), data=data,
@@ -63,6 +66,15 @@ def _one(model: Opened, reference: Opened, weights: Weights, seconds: float, pro
         model=model.name, reference=reference.name, layers=layers, model_facts=_subject(model), reference_facts=_subject(reference),
         seconds=round(seconds + time.monotonic() - began, 2), puna=puna.__version__,
     )  # fmt: skip
+
+
+def _direction(model: Opened, reference: Opened, weights: Weights, data: DataLayer, progress: Progress) -> Direction:
+    """From the ledger that names the other's weights, else from what the tensors show."""
+    if data.verdict == "derived":
+        return Direction(known=True, sentence=data.sentence, evidence=(data.sentence,))
+    return direction(
+        model.checkpoint, reference.checkpoint, names=(model.name, reference.name), found=weights, progress=progress
+    )
 
 
 def _subject(opened: Opened) -> Subject:

@@ -152,6 +152,8 @@ class Behaviour(Part):
     controls: dict[str, float] = Field(default_factory=dict)  # agreement of REFERENCE with each control model
     p_value: float | None = None  # against the most alike control, Holm over the controls
     alike: bool | None = None  # None: no control, so nothing to compare with
+    divergence: float | None = None  # mean Jensen-Shannon, bits; None: not of one vocabulary on one machine
+    control_divergences: dict[str, float] = Field(default_factory=dict)
     sentence: str = ""
 
 

@@ -62,16 +62,17 @@ def collect(decoder: Decoder, ids: Int[Tensor, "b t"], positions: int = MOST_POS
 
         return hook
 
+    layers = range(len(decoder.model.layers))
+    kinds = [(number, kind) for number in layers for kind in ("gate", "up")]
     handles = []
     try:
-        for number, layer in enumerate(decoder.model.layers):
-            handles.append(layer.mlp.gate_proj.register_forward_hook(keep((number, "gate"))))
-            handles.append(layer.mlp.up_proj.register_forward_hook(keep((number, "up"))))
+        for number, kind in kinds:
+            part = decoder.get_submodule(f"model.layers.{number}.mlp.{kind}_proj")
+            handles.append(part.register_forward_hook(keep((number, kind))))
         decoder(ids)
     finally:
         for handle in handles:
             handle.remove()
-    layers = range(len(decoder.model.layers))
     return Activations([kept[number, "gate"] for number in layers], [kept[number, "up"] for number in layers])
 
 

@@ -71,7 +71,7 @@ def attention_alike(ours: View, theirs: View, blocks: Sequence[tuple[int, int]])
         statistic_name=f"mean unbiased CKA of Q and K over {len(chosen)} pairs of blocks",
         sampled="" if drawn is None and len(chosen) == len(blocks)
         else f"{len(chosen)} of {len(blocks)} blocks, {len(left[0]):,} of {width:,} dimensions",
-        details={"z": z, "by_chance_sd": sd, "skew": skew, "stream": ours.basis.name, "cka": told},  # type: ignore[dict-item]
+        details={"z": z, "by_chance_sd": sd, "skew": skew, "stream": ours.basis.name, "cka": told},
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def initialisation(ours: Decoder, theirs: Decoder) -> Test:
         details["logits_tau_worthless"] = float(stats.kendalltau(*(one.detach().numpy() for one in logits)).statistic)
     return Test(
         name=NAME, title=TITLE, null=NULL.format(what="dimensions of the last hidden state"), exact=True, log10_p=log10_p, p_value=10**log10_p,
-        statistic=rho, statistic_name="rank correlation of mean outputs on random ids", details=details,  # type: ignore[arg-type]
+        statistic=rho, statistic_name="rank correlation of mean outputs on random ids", details=details,
     )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ def norm_gains(model: Checkpoint, reference: Checkpoint) -> Test:
         return Test(
             name="norms", title=TITLE, why_not=f"the streams are {model.sizes.hidden} and {reference.sizes.hidden} wide"
         )
-    roles = [role for role in model.roles if role.kind in ("attn_norm", "mlp_norm", "norm") and role in reference.roles]
+    roles = [role for role in model.roles if role.kind in ("attn_norm", "mlp_norm", "norm") and role in reference.roles
+             and all(bool(one.read(*role).isfinite().all()) for one in (model, reference))]  # fmt: skip
     pairs = {role: (model.read(*role), reference.read(*role)) for role in roles}
     pairs = {role: pair for role, pair in pairs.items() if all(_usable(gain, model.sizes.hidden) for gain in pair)}
     if not pairs:
@@ -41,12 +42,12 @@ def norm_gains(model: Checkpoint, reference: Checkpoint) -> Test:
     plain = torch.cosine_similarity(ours, theirs, dim=0).tolist()
     each = [
         [model.roles[role].name, before, after]
-        for role, before, after in zip(roles, plain, (a * b).sum(dim=0).tolist(), strict=True)
+        for role, before, after in zip(pairs, plain, (a * b).sum(dim=0).tolist(), strict=True)
     ]
     centred = float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
     return Test(
         name="norms", title=TITLE, null=NULL.format(what="stream dimensions"), exact=True, log10_p=found.log10_p, p_value=10**found.log10_p,
-        statistic=centred, statistic_name="correlation of centred gains", details={"raw_cosine": raw, "norms": each},  # type: ignore[dict-item]
+        statistic=centred, statistic_name="correlation of centred gains", details={"raw_cosine": raw, "norms": each},
     )  # fmt: skip
 
 
