@@ -105,7 +105,10 @@ def test_the_manifest_says_where_the_artefact_comes_from(tmp_path: Path) -> None
     manifest = read_manifest(context.done["b"])
     assert manifest["stage"] == "b" and manifest["inputs"] == {"a": read_manifest(context.done["a"])["content"]}
     assert {"code", "environment", "files", "facts", "created"} <= set(manifest)
-    assert [entry["body"]["stage"] for entry in context.ledger.entries()] == ["a", "b"]
+    entries = context.ledger.entries()
+    assert [entry["kind"] for entry in entries] == ["environment", "stage", "stage"]
+    assert [entry["body"]["stage"] for entry in entries[1:]] == ["a", "b"]
+    assert all(entry["body"]["environment"] == entries[0]["body"]["digest"] for entry in entries[1:])
 
 
 def test_two_builds_of_one_run_do_not_meet(tmp_path: Path) -> None:

@@ -14,29 +14,34 @@ from typing import Any
 from puna.ledger.evidence import Evidence, Part
 
 _TABLE = Path(__file__).with_name("openness.toml")
-_OPEN = frozenset(["apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "psf-2.0", "gpl-3.0", "agpl-3.0", "mpl-2.0", "isc", "zlib", "unlicense", "cc0-1.0",
-                   "cc-by-4.0", "cc-by-sa-4.0"])  # fmt: skip
+OSAID, MOF = "OSAID 1.0", "MOF"
 CLASSES = {3: "Class III, open model", 2: "Class II, open tooling", 1: "Class I, open science"}
 
 
 class Item(Part):
-    """One item: `found`: the files that are it; `note`: what else to know."""
+    """One item. `found`: the files that are it; `met`: whether it is all there; `note`: what is missing of it, or what else to know."""
 
     checklist: str
     item: str
+    asks: str = ""
     found: tuple[str, ...]
     met: bool
     mof_class: int | None = None
+    optional: bool = False
     note: str = ""
 
 
 class Openness(Part):
-    """Both checklists. `mof_class`: the best class whose items, and those of the classes below it, are all there; None: not even III."""
+    """Both checklists. `mof_class`: the best class whose items, and those of the classes below it, are all there under an open licence; None: none.
+
+    `missing`: what is not there, optional items apart; `next_class`: what of it keeps the release from the next class.
+    """
 
     items: tuple[Item, ...]
     osaid_met: bool
     mof_class: int | None
     missing: tuple[str, ...]
+    next_class: tuple[str, ...]
 
 
 @cache
@@ -46,62 +51,80 @@ def _table() -> dict[str, Any]:
 
 def openness(evidence: Evidence, files: Sequence[str]) -> Openness:
     """Hold the release's `files` (paths from its folder) against both lists."""
-    items = [_item("OSAID 1.0", one, evidence, files) for one in _table()["osaid"]] + [
-        _item("MOF", one, evidence, files) for one in _table()["mof"]
-    ]
-    mof, reached = [one for one in items if one.checklist == "MOF"], None
+    items = [_item(name, one, evidence, files) for name, key in ((OSAID, "osaid"), (MOF, "mof")) for one in _table()[key]]
+    mof, licence = [one for one in items if one.checklist == MOF], _closed(evidence)
+    lacks = {number: [one.item for one in mof if one.mof_class == number and not one.met and not one.optional] for number in CLASSES}
+    if licence:
+        lacks[3].append(f"an open licence ({licence})")
+    reached = None
     for number in (3, 2, 1):
-        if not all(one.met for one in mof if one.mof_class is not None and one.mof_class >= number):
+        if lacks[number]:
             break
         reached = number
     return Openness(
-        items=tuple(items), osaid_met=all(one.met for one in items if one.checklist != "MOF"), mof_class=reached,
-        missing=tuple(f"{one.checklist}: {one.item}" for one in items if not one.met),
+        items=tuple(items), osaid_met=all(one.met for one in items if one.checklist == OSAID), mof_class=reached,
+        missing=tuple(f"{one.checklist}: {one.item}" for one in items if not one.met and not one.optional),
+        next_class=tuple(lacks[(reached or 4) - 1]) if reached != 1 else (),
     )  # fmt: skip
 
 
 def openness_markdown(found: Openness) -> str:
     """The table for people."""
-    reached = CLASSES[found.mof_class] if found.mof_class else "not even Class III: see what is missing"
+    osaid = [one.item for one in found.items if one.checklist == OSAID and not one.met]
+    reached = CLASSES[found.mof_class] if found.mof_class else "no class"
+    wants = f". For {CLASSES[(found.mof_class or 4) - 1]} it lacks: {', '.join(found.next_class)}" if found.next_class else ""
     lines = [
         "# How open this release is", "",
-        "Written from the files that are there, not declared by hand. Terms of a text's own licence are not judged here.", "",
-        f"- Open Source AI Definition 1.0: {'every item is there' if found.osaid_met else 'not every item is there'}.",
-        f"- Model Openness Framework: {reached}.", "", "| checklist | item | class | there | files, or what to know |", "|---|---|---|---|---|",
+        "Written from the files that are there, not declared by hand. An item counts only with the file that is named beside it. Code counts where",
+        "the ledger names Puna's published source (Apache-2.0) by its digest; the code itself is not in this folder.", "",
+        f"- Open Source AI Definition 1.0: {f'not met; missing: {', '.join(osaid)}' if osaid else 'every item is there'}.",
+        f"- Model Openness Framework: {reached}{wants}.", "",
+        "Who made this list is the program that made the release. Neither the Open Source Initiative nor the framework's authors have looked at it.",
     ]  # fmt: skip
-    for one in found.items:
-        shown = ", ".join(f"`{name}`" for name in one.found[:4]) or "missing"
-        lines.append(
-            f"| {one.checklist} | {one.item} | {'I' * one.mof_class if one.mof_class else ''} | {'yes' if one.met else 'no'} | {shown}{f'; {one.note}' if one.note else ''} |"
-        )
+    for name in (OSAID, MOF):
+        lines += ["", f"## {name}", "", "| item | class | there | files | note |", "|---|---|---|---|---|"]
+        for one in found.items:
+            if one.checklist == name:
+                there = "yes" if one.met else "no, optional" if one.optional else "no"
+                shown = ", ".join(f"`{file}`" for file in one.found[:4]) or "none"
+                lines.append(f"| {one.item} | {'I' * (one.mof_class or 0)} | {there} | {shown} | {one.note or one.asks} |")
     return "\n".join(lines) + "\n"
 
 
 def _item(checklist: str, one: dict[str, Any], evidence: Evidence, files: Sequence[str]) -> Item:
     patterns: list[str] = one.get("files", [])
-    found = [name for pattern in patterns for name in files if fnmatchcase(name, pattern)]
-    met = (
-        all(any(fnmatchcase(name, pattern) for name in files) for pattern in patterns)
-        if checklist != "MOF"
-        else bool(found)
-    )
-    note = one.get("note", "")
-    if "open_licence" in one.get("facts", []):
-        licences = [
-            evidence.licence,
-            *(source.licence for source in evidence.sources),
-            *(parent.licence for parent in evidence.ancestors),
-        ]
-        closed = [licence or "none stated" for licence in licences if (licence or "").lower() not in _OPEN]
-        met, note = (
-            not closed,
-            f"not open, or not known: {', '.join(dict.fromkeys(closed))}" if closed else f"{evidence.licence}",
-        )
+    having = [[name for name in files if fnmatchcase(name, pattern)] for pattern in patterns]
+    there = (any if one.get("any") else all)(having) if patterns else True
+    lacks = [told for need in one.get("needs", []) if (told := _NEEDS[need](evidence))]
     return Item(
-        checklist=checklist,
-        item=one["item"],
-        found=tuple(dict.fromkeys(found)),
-        met=met,
-        mof_class=one.get("class"),
-        note=note,
-    )
+        checklist=checklist, item=one["item"], asks=one.get("asks", ""), found=tuple(dict.fromkeys(name for names in having for name in names)),
+        met=bool(there) and not lacks, mof_class=one.get("class"), optional=one.get("optional", False), note="; ".join(lacks) or one.get("note", ""),
+    )  # fmt: skip
+
+
+def is_open(licence: str | None) -> bool:
+    """Whether a licence is on the table's list of open ones."""
+    return (licence or "").strip().lower() in _table()["open"]
+
+
+def _closed(evidence: Evidence) -> str:
+    """What of the licences is not open; empty where all are."""
+    told = [("the release", evidence.licence), *((one.name, one.licence) for one in evidence.parents)]
+    return "; ".join(f"{name}: {licence or 'none stated'}" for name, licence in told if not is_open(licence))
+
+
+def _code(evidence: Evidence) -> str:
+    if evidence.code.digest is None:
+        return "the ledger does not name the code"
+    return "the code that ran differs from its commit, and is published nowhere" if evidence.code.changed else ""
+
+
+def _own_data(evidence: Evidence) -> str:
+    return "" if evidence.from_scratch else f"what {', '.join(one.name for one in evidence.parents)} was trained on is not described here"
+
+
+def _samples(evidence: Evidence) -> str:
+    return "" if evidence.samples else "the results hold no text of the model's"
+
+
+_NEEDS = {"code": _code, "own_data": _own_data, "samples": _samples, "open_licence": _closed}
