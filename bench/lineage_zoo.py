@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.lineage.weights import relation as named
-from puna.lineage.zoo.family import SIZES, build_family
+from puna.lineage.zoo.family import DISGUISED_NOISED, SIZES, build_family
 from puna.lineage.zoo.trial import ZooResult, judge_family, zoo_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ class Lines:
 def curves(result: ZooResult) -> dict[str, list[dict[str, Any]]]:
     """For each kind with an amount: the share found, and the median p of each test."""
     made: dict[str, list[dict[str, Any]]] = {}
-    for kind in (named.NOISED, named.MERGED, named.CONTINUED):
+    for kind in (named.NOISED, DISGUISED_NOISED, named.MERGED, named.CONTINUED):
         rows = [row for row in result.rows if row.kind == kind and row.amount is not None]
         for amount in sorted({row.amount for row in rows if row.amount is not None}):
             own = [row for row in rows if row.amount == amount]
@@ -51,7 +51,12 @@ def curves(result: ZooResult) -> dict[str, list[dict[str, Any]]]:
                 own = own[::2]
             tests = {name: sorted(row.tests.get(name, 0.0) for row in own)[len(own) // 2] for name in own[0].tests}
             made.setdefault(kind, []).append(
-                {"amount": amount, "found": sum(row.verdict in ("derived", "same") for row in own), "n": len(own), "log10_p": tests}
+                {
+                    "amount": amount,
+                    "found": sum(row.verdict in ("derived", "same") for row in own),
+                    "n": len(own),
+                    "log10_p": tests,
+                }
             )
     return made
 
@@ -77,11 +82,23 @@ def main() -> None:
             tests = "  ".join(f"{name} 1e{round(p)}" for name, p in point["log10_p"].items())
             print(f"  {point['amount']:>8g}  {point['found']}/{point['n']}  {tests}")
     print(f"\n{seconds}")
-    value = {"size": args.size, "seed": seed, "seconds": seconds, "machine": platform.machine(), "curves": found, **result.model_dump(mode="json")}
+    value = {
+        "size": args.size,
+        "seed": seed,
+        "seconds": seconds,
+        "machine": platform.machine(),
+        "curves": found,
+        **result.model_dump(mode="json"),
+    }
     RESULTS.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     if args.calibrate:
-        tests = {name: {key: rate.model_dump(mode="json") for key, rate in rates.items()} for name, rates in result.by_test.items()}
-        CALIBRATION.write_text(json.dumps({"size": args.size, "seed": seed, "tests": tests}, indent=1) + "\n", encoding="utf-8")
+        tests = {
+            name: {key: rate.model_dump(mode="json") for key, rate in rates.items()}
+            for name, rates in result.by_test.items()
+        }
+        CALIBRATION.write_text(
+            json.dumps({"size": args.size, "seed": seed, "tests": tests}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -84,7 +84,11 @@ def test_json_of_one_and_of_several(home: Path) -> None:
     one = puna("lineage", "models/child", "models/parent", "--json", cwd=home)
     assert one.returncode == 0, one.stderr
     value = json.loads(one.stdout)
-    assert (value["model"], value["reference"], sorted(value["layers"])) == ("models/child", "models/parent", sorted(LAYERS))
+    assert (value["model"], value["reference"], sorted(value["layers"])) == (
+        "models/child",
+        "models/parent",
+        sorted(LAYERS),
+    )
     assert value["layers"]["weights"]["verdict"] == "derived"
     two = puna("lineage", "models/child", "models/parent", "models/stranger", "--json", cwd=home)
     assert [found["reference"] for found in json.loads(two.stdout)] == ["models/parent", "models/stranger"]

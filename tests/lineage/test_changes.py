@@ -135,10 +135,10 @@ def test_another_vocabulary_is_the_mean_of_its_pieces(family) -> None:  # type: 
 
 
 def test_what_the_students_and_siblings_are(family) -> None:  # type: ignore[no-untyped-def]
-    """The student speaks more like its teacher than a stranger does, and holds none of its weights."""
+    """The student holds none of its teacher's weights, a sibling does; who agrees where is told place by place."""
     prose = family.ground.prose
-    alike = training.agreement(family["student"], family["first"], prose)
-    assert 0 < alike <= 1
+    places = training.agrees(family["student"], family["first"], prose)
+    assert places.shape == (512,) and bool(training.agrees(family["first"], family["first"], prose).all())
     name = "model.layers.0.mlp.up_proj.weight"
 
     def cosine(one: str) -> float:

@@ -34,6 +34,7 @@ ROUNDING = 6e-3  # of bf16: half of 2^-7, relative
 COARSE = 0.2  # relative difference, about the most that rounding to 4 bits leaves
 LITTLE = 0.05  # relative difference up to which training is called fine-tuning and not continued pretraining
 WHITE = 1.25  # top singular value of the difference over that of white noise of its size
+_SILENT = 0.999  # zeros in a tensor that says nothing
 CLEAR, SUM_EXPLAINS = 0.03, 0.9  # of a mixture: the least coefficient that counts, and the share of squares to explain
 
 AMBIGUOUS = {
@@ -111,6 +112,9 @@ def _body(matrices: Sequence[Measured]) -> str | None:
     """What happened to the blocks' matrices."""
     if not matrices:
         return None
+    matrices = [
+        one for one in matrices if one.facts.zeros < _SILENT
+    ] or matrices  # a silent block's zeros are part of the growth
     sizes = [one.facts.relative for one in matrices]
     turned = any("rotated" in word for one in matrices for word in one.shown.undone)
     if max(sizes) <= (TURNED if turned else EQUAL):

@@ -7,6 +7,7 @@ Undone are: another order of hidden units, of heads, of the stream; a rotated st
 needed is not done: a plain copy is compared number by number, as it is stored.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -61,8 +62,8 @@ def pairs(ours: View, theirs: View, origin: Origin) -> Iterator[Pair]:
         if partner is None:
             continue
         found = _pair(ours, theirs, role, partner, origin)
-        if found is None:
-            continue
+        if found is None or not all(math.isfinite(float(one.sum())) for one in found[:2]):
+            continue  # a NaN in it was told already (`reading.unsound`)
         a, b, undone = found
         parameters = int(np.prod(ours.checkpoint.stored[source.name].shape))
         if source.rows is not None:

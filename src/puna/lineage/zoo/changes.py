@@ -84,9 +84,12 @@ def coarse(state: State, bits: int) -> State:
 
 
 def noised(state: State, size: float, seed: int) -> State:
-    """Each block matrix with white noise of `size` times its own spread."""
+    """Each matrix with white noise of `size` times its own spread: embedding and head too, or their equal numbers would tell at any size."""
     draw = torch.Generator().manual_seed(seed)
-    return each_matrix(state, lambda matrix: matrix + size * matrix.std() * torch.randn(matrix.shape, generator=draw))
+    return {
+        name: tensor + size * tensor.std() * torch.randn(tensor.shape, generator=draw) if tensor.ndim == 2 else tensor
+        for name, tensor in state.items()
+    }
 
 
 def sum_of(state: State, other: State, share: float) -> State:
@@ -192,6 +195,11 @@ def rescaled(state: State, seed: int) -> State:
         made[_attn(layer, "v_proj")] = made[_attn(layer, "v_proj")] * values.flatten()[:, None]
         made[_attn(layer, "o_proj")] = made[_attn(layer, "o_proj")] / values.repeat_interleave(per, dim=0).flatten()
     return made
+
+
+def disguised(state: State, seed: int) -> State:
+    """All of it at once: heads and units permuted, rows rescaled, gains folded, the stream rotated. No number stays where or what it was."""
+    return stream_rotated(rescaled(heads_permuted(units_permuted(state, seed), seed), seed), seed)
 
 
 def transposed(state: State) -> State:

@@ -26,6 +26,7 @@ from puna.progress import QUIET, Progress
 from puna.tokens import Tokenizer, write_tokenizer
 
 STRANGERS, SIBLING, STUDENT, SAME_TEXT = "from scratch", "same random start", "distilled", "same text"
+DISGUISED_NOISED = "disguised, noised"
 FOREIGN = 3  # models from scratch on the other text: whose talk the others' is held against
 
 
@@ -150,10 +151,24 @@ def _changes(
         yield case(named.QUANTISED, f"int{bits}"), plain(changes.coarse(state, bits))
     for amount in size.noise:
         yield case(named.NOISED, f"noise-{amount:g}", amount=amount), plain(changes.noised(state, amount, seed))
+    for amount in size.noise:  # no number is kept, so this is the curve of the tests and not of the identities
+        hidden = changes.noised(changes.disguised(state, seed), amount, seed)
+        yield (
+            case(
+                DISGUISED_NOISED,
+                f"disguised-noise-{amount:g}",
+                named.NOISED,
+                named.CONTINUED,
+                named.FINE_TUNED,
+                amount=amount,
+            ),
+            plain(hidden),
+        )
     yield case(named.RENAMED, "renamed"), plain(changes.renamed(state))
     for kind, made in (
         ("units permuted", changes.units_permuted(state, seed)), ("heads permuted", changes.heads_permuted(state, seed)),
         ("stream permuted", changes.stream_permuted(state, seed)), ("stream rotated", changes.stream_rotated(state, seed)),
+        ("disguised", changes.disguised(state, seed)),
         ("gains folded, rescaled", changes.rescaled(state, seed)), ("transposed", changes.transposed(state)),
     ):  # fmt: skip
         yield case(kind, kind.replace(" ", "-").replace(",", ""), named.COPY), plain(made)

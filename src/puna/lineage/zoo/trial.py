@@ -15,7 +15,17 @@ from puna.lineage.verdict import DERIVED_BELOW, Block, Part, Rate, Verdict
 from puna.lineage.weights.compare import DECIDING, compare_weights
 from puna.lineage.weights.statistics import rate
 from puna.lineage.zoo import training
-from puna.lineage.zoo.family import SIBLING, STRANGERS, STUDENT, Case, Zoo, pool, read_state, strangers_of
+from puna.lineage.zoo.family import (
+    DISGUISED_NOISED,
+    SIBLING,
+    STRANGERS,
+    STUDENT,
+    Case,
+    Zoo,
+    pool,
+    read_state,
+    strangers_of,
+)
 from puna.progress import QUIET, Progress
 
 OTHER_FAMILY = "descendant of another"
@@ -111,7 +121,7 @@ def counted(
             **({"false_positives": rate(sum(null), len(null), "pairs from scratch")} if null else {}),
             **({"power": rate(sum(seen), len(seen), "descendants of all kinds")} if seen else {}),
         }
-    named = [row for row in related if row.relation_right is not None and row.kind != SIBLING]
+    named = [row for row in related if row.relation_right is not None and row.kind not in (SIBLING, DISGUISED_NOISED)]
     return ZooResult(
         rows=tuple(rows), pairs=len(strangers), false_positives=rate(sum(row.verdict == "derived" for row in strangers), len(strangers)),
         undecided=rate(sum(row.verdict == "cannot tell" for row in strangers), len(strangers)),
@@ -205,6 +215,7 @@ def zoo_text(result: ZooResult) -> str:
     false, undecided, other = result.false_positives, result.undecided, result.other_family
     lines += [
         f"independent pairs of one shape, text and tokenizer, other seeds: {result.pairs}",
+        "  (one model stands in many pairs; the intervals count them as if it did not)",
         f"  called derived     {false.hits:>5}   95 % interval {false.low:.2%} to {false.high:.2%}",
         f"  called cannot tell {undecided.hits:>5}   95 % interval {undecided.low:.2%} to {undecided.high:.2%}",
         f"descendants and students beside models they do not stem from: {other.n}",
@@ -242,7 +253,7 @@ def zoo_text(result: ZooResult) -> str:
     wrong = [row for row in result.rows if not row.verdict_right or row.relation_right is False]
     if wrong:
         lines += ["", f"wrong or undecided ({len(wrong)}):"]
-        lines += [f"  {row.member} / {row.reference}: {row.verdict}, {row.relation}"[:80] for row in wrong[:30]]
+        lines += [f"  {row.member} / {row.reference}: {row.verdict}, {row.relation}"[:80] for row in wrong]
     return "\n".join(lines)
 
 
