@@ -153,9 +153,10 @@ def power() -> list[dict[str, Any]]:
             gate_after, up_after = (part + noise * torch.randn_like(part) for part in (gate, up))
             some = torch.randperm(FFN)[: effort.units].sort().values
             hits["phi_U sampled"] += spearman(nearest_rows(up_after[some], up))[1] < -8
+            third = len(columns) // 3  # as the block map takes for each of gate, up and down
             order = torch.randperm(FFN)
-            hits["phi_MATCH sampled"] += agreement(gate_after[order], up_after[order], gate, up, effort) < -8
-            third = len(columns) // 3
+            units = gate_after[order, :third], up_after[order, :third]
+            hits["phi_MATCH sampled"] += agreement(*units, gate[:, :third], up[:, :third], effort) < -8
             hits["in place, a third of the columns"] += in_place(up_after[:, :third], up[:, :third]).log10_p < -8
         rows.append({"noise": noise, **{name: count / DRAWS for name, count in hits.items()}})
     return rows

@@ -45,6 +45,13 @@ def read_card(folder: Path) -> Card:
     return Card(None if licence in ("unknown", "unstated") else licence, parents, relation)
 
 
+def card_of(path: Path) -> Card:
+    """The card of a model wherever it lies: in its folder, in its GGUF file; an empty one where the form has no place for it."""
+    if path.is_dir():
+        return read_card(path)
+    return read_gguf_card(path) if path.suffix.lower() == ".gguf" else Card()
+
+
 def read_gguf_card(path: Path) -> Card:
     """What a GGUF file says of itself: `general.license`, and the names or repositories under `general.base_model`."""
     said = read_gguf_header(path).metadata

@@ -134,11 +134,8 @@ def test_another_vocabulary_is_the_mean_of_its_pieces(family) -> None:  # type: 
     assert made["lm_head.weight"].shape == (3, 64)
 
 
-def test_what_the_students_and_siblings_are(family) -> None:  # type: ignore[no-untyped-def]
-    """The student holds none of its teacher's weights, a sibling does; who agrees where is told place by place."""
-    prose = family.ground.prose
-    places = training.agrees(family["student"], family["first"], prose)
-    assert places.shape == (512,) and bool(training.agrees(family["first"], family["first"], prose).all())
+def test_what_the_student_and_the_sibling_share(family) -> None:  # type: ignore[no-untyped-def]
+    """The truth behind the cases: a student holds none of its teacher's weights, a sibling much of its random start."""
     name = "model.layers.0.mlp.up_proj.weight"
 
     def cosine(one: str) -> float:

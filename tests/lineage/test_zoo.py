@@ -89,6 +89,7 @@ def test_training_teaches(family: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_tiny_zoo_from_end_to_end(tmp_path: Path) -> None:
     zoo = build_family(TINY, tmp_path / "zoo", seed=11)
     result = judge_family(zoo, seed=11)

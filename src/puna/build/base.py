@@ -5,12 +5,14 @@ at step 0 of which the run cannot say what was inherited.
 """
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puna.build.graph import LEDGER, Context, Stage
 from puna.build.mixture import texts_of
 from puna.build.origin import EXTENSION, base_of, model_name, model_paths, whole_vocab
+from puna.card import card_of
 from puna.corpus import build_documents, other_digests, source_digest
 from puna.errors import PunaError
 from puna.files import atomic_file, canonical_json, digest_of, file_sha256, read_json
@@ -59,7 +61,7 @@ def base_stage(recipe: Recipe) -> Stage:
             "stored": [dict(Counter(model.types.values())) for model in models], "merge": base.merge,
             "parameters": config.parameters, "architecture": config.architecture, "layers": config.num_hidden_layers,
             "context": config.max_position_embeddings, "vocab": config.vocab_size, "entries": tokenizer.vocab_size,
-            "weights": weights_digest(folder),
+            "weights": weights_digest(folder), "files": [_digests(path) for path in paths], "cards": [_card(path) for path in paths],
         }  # fmt: skip
         return {**facts, LEDGER: [["base", {"artefact": work.name, **facts}]]}
 
@@ -106,6 +108,13 @@ def _tokenizer_digest(tokenizer: "Tokenizer") -> str:
     )
 
 
+def _card(path: Path) -> dict[str, Any]:
+    """What the model's maker says of its licence and of its parents."""
+    card = card_of(path)
+    return {"licence": card.licence, "parents": list(card.parents)}
+
+
+@cache  # the settings have asked already, and gigabytes are not read twice
 def _digests(path: Path) -> Any:
     files = [path] if path.is_file() else sorted({file for kind in _WEIGHT_FILES for file in path.glob(kind)})
     return [[file.name, file_sha256(file)] for file in files]

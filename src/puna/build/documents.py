@@ -110,8 +110,14 @@ def _sources(context: Context, report: dict[str, Any], entries: list[Entry]) -> 
     for number, section in enumerate(context.recipe.tune):
         talks = done[f"chat-{number}"] / "chat.jsonl"
         name = "questions and answers made from docstrings" if section.data == DOCSTRINGS else Path(section.data).name
-        licence = report["corpus"]["sources"][0].get("licence") if section.data == DOCSTRINGS and len(report["corpus"]["sources"]) == 1 else None
-        made.append(Source(name=name, sha256=file_sha256(talks), bytes=talks.stat().st_size, licence=licence, part="tuning"))
+        licence = (
+            report["corpus"]["sources"][0].get("licence")
+            if section.data == DOCSTRINGS and len(report["corpus"]["sources"]) == 1
+            else None
+        )
+        made.append(
+            Source(name=name, sha256=file_sha256(talks), bytes=talks.stat().st_size, licence=licence, part="tuning")
+        )
     held = corpus / "heldout.parquet"
     if held.is_file():
         made.append(Source(name="held-out text", sha256=file_sha256(held), bytes=report["corpus"]["bytes"].get("heldout"), part="testing",
@@ -129,7 +135,19 @@ def _ancestors(report: dict[str, Any], files: list[File]) -> list[Ancestor]:
     """The run's own base model where a tuned one was made of it, and the models that the run began with."""
     base = report.get("base") or {}
     inside = tuple(file for file in files if file.path.startswith("base/"))
-    made = [Ancestor(name=f"{report['run']}, before tuning", files=inside, relation="tuned", licence=report["licence"], own=True)] if inside else []
+    made = (
+        [
+            Ancestor(
+                name=f"{report['run']}, before tuning",
+                files=inside,
+                relation="tuned",
+                licence=report["licence"],
+                own=True,
+            )
+        ]
+        if inside
+        else []
+    )
     names = base.get("names") or []
     read, cards = base.get("files") or [[] for _ in names], base.get("cards") or [{} for _ in names]
     for name, parts, card in zip(names, read, cards, strict=True):
@@ -144,7 +162,10 @@ def _trainings(context: Context, report: dict[str, Any], entries: list[Entry]) -
     first = {entry["body"]["artefact"]: entry["body"]["weights"] for entry in entries if entry["kind"] == "step0"}
     tuned = [name for name in context.done if name.startswith("tune-")]
     named = [("pretraining", "pretrain", report["training"])]
-    named += [(f"tuning {number}", stage, told) for number, (stage, told) in enumerate(zip(tuned, report["tuning"], strict=True), start=1)]
+    named += [
+        (f"tuning {number}", stage, told)
+        for number, (stage, told) in enumerate(zip(tuned, report["tuning"], strict=True), start=1)
+    ]
     made = []
     for name, stage, told in named:
         facts, plan = context.facts(stage), told["plan"]
@@ -158,9 +179,17 @@ def _measures(results: dict[str, Any]) -> list[Measure]:
     """The run's own scores, then the rows of what is inherited and what is own."""
     from puna.judge.store import known
 
-    made = [_measure(one, str(one.get("model") or ""), known.on_hub(one["task"])) for one in results.get("scores", []) if one.get("value") is not None]
+    made = [
+        _measure(one, str(one.get("model") or ""), known.on_hub(one["task"]))
+        for one in results.get("scores", [])
+        if one.get("value") is not None
+    ]
     for row in (results.get("inheritance") or {}).get("rows", []):
-        made += [_measure({**score, "task": f"{domain} text"}, row["model"], None) for domain, score in row["scores"].items() if score.get("value") is not None]
+        made += [
+            _measure({**score, "task": f"{domain} text"}, row["model"], None)
+            for domain, score in row["scores"].items()
+            if score.get("value") is not None
+        ]
     return made
 
 

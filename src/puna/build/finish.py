@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import puna
-from puna.build.documents import evidence_of, write_documents
+from puna.build.documents import write_documents
 from puna.build.facts import actual_config, actual_shape
 from puna.build.frozen import frozen_recipe
 from puna.build.gate import check_release
-from puna.build.graph import LEDGER, Context, Stage, contents_of, environment
+from puna.build.graph import LEDGER, Context, Stage, contents_of
 from puna.build.mixture import mixture_of
 from puna.build.origin import ADAPTER, EXTENSION, first_weights
 from puna.build.seed import reveal_seed
@@ -104,7 +104,7 @@ def release_stage(recipe: Recipe) -> Stage:
     top = chat or "pretrain"
 
     def run(context: Context, folder: Path, work: Path) -> dict[str, Any]:
-        from puna.report.card import card_limits, render_card
+        from puna.report.card import render_card
 
         _copy_model(context.done[top], folder)
         if chat:
@@ -124,7 +124,7 @@ def release_stage(recipe: Recipe) -> Stage:
             shutil.copyfile(contamination, record / contamination.name)
         (record / "recipe.toml").write_text(frozen_recipe(context, private=True), encoding="utf-8")
         report = report_data(context, gate)
-        write_documents(folder, evidence_of(folder, report, card_limits(report), environment()), context.progress)
+        write_documents(context, folder, report)
         (folder / MODEL_CARD).write_text(render_card(report), encoding="utf-8")
         context.ledger.append_once("gate", {"checks": gate})
         reveal_seed(context.ledger)

@@ -97,7 +97,7 @@ def _compare(models: Sequence[str], asked: Asked) -> None:
         print_json(values[0] if len(values) == 1 else values)  # type: ignore[arg-type]
         return
     typer.echo(f"\n{'=' * 80}\n".join(lineage_text(one) for one in found))
-    typer.echo(f"Kept for the board: {', '.join(str(path) for path in kept)}")
+    typer.echo(f"Kept for the board in {kept[0].parent}")
     if asked.html is not None:
         typer.echo(f"As a page: {asked.html}")
 

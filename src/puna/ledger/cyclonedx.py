@@ -60,7 +60,10 @@ def cyclonedx_json(evidence: Evidence) -> bytes:
         Component(name=name, type=ComponentType.LIBRARY, version=version, bom_ref=f"library-{name}")
         for name, version in sorted(evidence.environment.items()) if version != "absent" and name not in _NO_LIBRARY
     ]  # fmt: skip
-    bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest_of(evidence.model_dump(mode="json"))), components=[*sources, *libraries])
+    bom = Bom(
+        serial_number=uuid.uuid5(_NAMESPACE, digest_of(evidence.model_dump(mode="json"))),
+        components=[*sources, *libraries],
+    )
     bom.metadata.component = model
     bom.metadata.timestamp = datetime.fromisoformat(evidence.created)
     bom.metadata.tools.tools.add(Tool(name="puna", version=evidence.puna))
@@ -81,7 +84,9 @@ def spdx_identifier(named: str | None) -> str | None:
     try:
         from cyclonedx.spdx import fixup_id
     except ImportError as error:
-        raise PunaError("the list of licences comes with CycloneDX's library", where=str(error.name), mend=MEND) from None
+        raise PunaError(
+            "the list of licences comes with CycloneDX's library", where=str(error.name), mend=MEND
+        ) from None
     return fixup_id(named) if named else None
 
 
@@ -103,7 +108,10 @@ def _hashes(digest: str | None) -> list[Any]:
 def _files(files: Sequence[File], of: str) -> "list[Component]":
     from cyclonedx.model.component import Component, ComponentType
 
-    return [Component(name=one.path, type=ComponentType.FILE, bom_ref=f"{of}/{one.path}", hashes=_hashes(one.sha256)) for one in files]
+    return [
+        Component(name=one.path, type=ComponentType.FILE, bom_ref=f"{of}/{one.path}", hashes=_hashes(one.sha256))
+        for one in files
+    ]
 
 
 def _sole(files: Sequence[File]) -> str | None:

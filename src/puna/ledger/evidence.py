@@ -40,7 +40,9 @@ class Ancestor(Part):
 
     name: str
     files: tuple[File, ...] = ()
-    digest: str | None = None  # of weights, config and tokenizer as the build read them: SHA-256 over their names and digests
+    digest: str | None = (
+        None  # of weights, config and tokenizer as the build read them: SHA-256 over their names and digests
+    )
     relation: str = ""  # "continued", "merged", "tuned"
     licence: str | None = None  # as its own card states it
     parents: tuple[str, ...] = ()  # as its own card names them

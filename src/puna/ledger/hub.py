@@ -17,10 +17,11 @@ from puna.ledger.licences import licence_named
 FOLDER = ".eval_results"
 Relation = Literal["finetune", "merge", "adapter", "quantized"]
 # The identifiers that the hub's `license` field takes and that a build is likely to name; others go under "other".
-_LICENCES = frozenset(
-    """apache-2.0 mit bsd bsd-2-clause bsd-3-clause cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0 cc-by-nc-nd-4.0 gpl-2.0
-    gpl-3.0 lgpl-3.0 agpl-3.0 mpl-2.0 isc unlicense zlib openrail llama2 llama3 llama3.1 llama3.2 llama3.3 gemma""".split()
-)
+_LICENCES = frozenset([
+    "apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "isc", "unlicense", "zlib", "openrail", "llama2", "llama3", "llama3.1",
+    "llama3.2", "llama3.3", "gemma",
+])  # fmt: skip
 
 
 def licence_fields(named: str | None) -> dict[str, str]:
@@ -76,6 +77,12 @@ def eval_results(evidence: Evidence) -> dict[str, list[dict[str, Any]]]:
         if one.low is not None and one.high is not None:
             notes.append(f"95 % interval: {scaled(one.low, share):.6g} to {scaled(one.high, share):.6g}")
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", one.task)
-        entry = eval_result(one.dataset, one.value, percent=share, notes=[*notes, f"measured with puna {evidence.puna}"], date=evidence.created)
+        entry = eval_result(
+            one.dataset,
+            one.value,
+            percent=share,
+            notes=[*notes, f"measured with puna {evidence.puna}"],
+            date=evidence.created,
+        )
         files.setdefault(f"{name}.yaml", []).append(entry)
     return files

@@ -4,6 +4,7 @@ Comes in: a release's file names and evidence. Goes out: a table as data and as 
 file, or a class claimed with one missing.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.ledger.evidence import Evidence, Part
+from puna.visible import clean
 
 _TABLE = Path(__file__).with_name("openness.toml")
 OSAID, MOF = "OSAID 1.0", "MOF"
@@ -51,9 +53,14 @@ def _table() -> dict[str, Any]:
 
 def openness(evidence: Evidence, files: Sequence[str]) -> Openness:
     """Hold the release's `files` (paths from its folder) against both lists."""
-    items = [_item(name, one, evidence, files) for name, key in ((OSAID, "osaid"), (MOF, "mof")) for one in _table()[key]]
+    items = [
+        _item(name, one, evidence, files) for name, key in ((OSAID, "osaid"), (MOF, "mof")) for one in _table()[key]
+    ]
     mof, licence = [one for one in items if one.checklist == MOF], _closed(evidence)
-    lacks = {number: [one.item for one in mof if one.mof_class == number and not one.met and not one.optional] for number in CLASSES}
+    lacks = {
+        number: [one.item for one in mof if one.mof_class == number and not one.met and not one.optional]
+        for number in CLASSES
+    }
     if licence:
         lacks[3].append(f"an open licence ({licence})")
     reached = None
@@ -72,12 +79,17 @@ def openness_markdown(found: Openness) -> str:
     """The table for people."""
     osaid = [one.item for one in found.items if one.checklist == OSAID and not one.met]
     reached = CLASSES[found.mof_class] if found.mof_class else "no class"
-    wants = f". For {CLASSES[(found.mof_class or 4) - 1]} it lacks: {', '.join(found.next_class)}" if found.next_class else ""
+    lacking = f"not met; missing: {', '.join(osaid)}" if osaid else "every item is there"
+    wants = (
+        f". For {CLASSES[(found.mof_class or 4) - 1]} it lacks: {_cell(', '.join(found.next_class))}"
+        if found.next_class
+        else ""
+    )
     lines = [
         "# How open this release is", "",
         "Written from the files that are there, not declared by hand. An item counts only with the file that is named beside it. Code counts where",
         "the ledger names Puna's published source (Apache-2.0) by its digest; the code itself is not in this folder.", "",
-        f"- Open Source AI Definition 1.0: {f'not met; missing: {', '.join(osaid)}' if osaid else 'every item is there'}.",
+        f"- Open Source AI Definition 1.0: {lacking}.",
         f"- Model Openness Framework: {reached}{wants}.", "",
         "Who made this list is the program that made the release. Neither the Open Source Initiative nor the framework's authors have looked at it.",
     ]  # fmt: skip
@@ -87,8 +99,15 @@ def openness_markdown(found: Openness) -> str:
             if one.checklist == name:
                 there = "yes" if one.met else "no, optional" if one.optional else "no"
                 shown = ", ".join(f"`{file}`" for file in one.found[:4]) or "none"
-                lines.append(f"| {one.item} | {'I' * (one.mof_class or 0)} | {there} | {shown} | {one.note or one.asks} |")
+                lines.append(
+                    f"| {one.item} | {'I' * (one.mof_class or 0)} | {there} | {shown} | {_cell(one.note or one.asks)} |"
+                )
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text of strangers in a table's cell: one line that starts nothing."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(clean(text).split()))
 
 
 def _item(checklist: str, one: dict[str, Any], evidence: Evidence, files: Sequence[str]) -> Item:
@@ -120,7 +139,11 @@ def _code(evidence: Evidence) -> str:
 
 
 def _own_data(evidence: Evidence) -> str:
-    return "" if evidence.from_scratch else f"what {', '.join(one.name for one in evidence.parents)} was trained on is not described here"
+    return (
+        ""
+        if evidence.from_scratch
+        else f"what {', '.join(one.name for one in evidence.parents)} was trained on is not described here"
+    )
 
 
 def _samples(evidence: Evidence) -> str:

@@ -57,8 +57,18 @@ class _Maker:
         self.objects.add(self.creation)
         self._keep(self.puna)
         # The profiles ask who supplied a model and who made a text; a build does not know it, and says so by these two.
-        self.maker = self._keep(spdx.Agent(spdxId=f"{self.base}/maker", name=f"the maker of {evidence.name}", comment="Who that is, was not logged."))
-        self.nobody = self._keep(spdx.Agent(spdxId=f"{self.base}/not-stated", name="not stated", comment="Nobody told the build who made this."))
+        self.maker = self._keep(
+            spdx.Agent(
+                spdxId=f"{self.base}/maker",
+                name=f"the maker of {evidence.name}",
+                comment="Who that is, was not logged.",
+            )
+        )
+        self.nobody = self._keep(
+            spdx.Agent(
+                spdxId=f"{self.base}/not-stated", name="not stated", comment="Nobody told the build who made this."
+            )
+        )
 
     def _keep(self, element: Any) -> Any:
         element.creationInfo = self.creation
@@ -72,7 +82,10 @@ class _Maker:
         for number, source in enumerate(evidence.sources):
             self._relate(model, _PARTS[source.part], [self._data(number, source)], f"data-{number}")
         for number, one in enumerate(evidence.ancestors):
-            identity, package = f"{self.base}/ancestor-{number}", spdx.ai_AIPackage if one.own else spdx.software_Package
+            identity, package = (
+                f"{self.base}/ancestor-{number}",
+                spdx.ai_AIPackage if one.own else spdx.software_Package,
+            )
             # Of a model from elsewhere the AI profile's required facts (release time, supplier) are not known: a plain package of a model.
             parent = self._keep(package(spdxId=identity, name=one.name, summary=one.relation or None))
             parent.software_primaryPurpose = spdx.software_SoftwarePurpose.model
@@ -80,7 +93,9 @@ class _Maker:
             if one.own:
                 self._as_ai(parent)
             if one.digest:
-                parent.comment = f"SHA-256 over the names and digests of its weights, config and tokenizer, as read: {one.digest}"
+                parent.comment = (
+                    f"SHA-256 over the names and digests of its weights, config and tokenizer, as read: {one.digest}"
+                )
             self._contains(parent, one.files, f"ancestor-{number}")
             self._licensed(parent, one.licence, f"ancestor-{number}")
             self._relate(model, "descendantOf", [parent], f"descendant-of-{number}")
@@ -114,9 +129,13 @@ class _Maker:
         for key, value in sorted({**evidence.shape, **_settings(evidence)}.items()):
             model.ai_hyperparameter.append(spdx.DictionaryEntry(key=key, value=json.dumps(value)))
         for one in evidence.measures:
-            model.ai_metric.append(spdx.DictionaryEntry(key=f"{one.model} {one.task} {one.metric}".strip(), value=_measured(one)))
+            model.ai_metric.append(
+                spdx.DictionaryEntry(key=f"{one.model} {one.task} {one.metric}".strip(), value=_measured(one))
+            )
         if evidence.joules is not None:
-            used = spdx.ai_EnergyConsumptionDescription(ai_energyQuantity=evidence.joules / 1e6, ai_energyUnit=spdx.ai_EnergyUnitType.megajoule)
+            used = spdx.ai_EnergyConsumptionDescription(
+                ai_energyQuantity=evidence.joules / 1e6, ai_energyUnit=spdx.ai_EnergyUnitType.megajoule
+            )
             model.ai_energyConsumption = spdx.ai_EnergyConsumption()
             model.ai_energyConsumption.ai_trainingEnergyConsumption.append(used)
         self._contains(model, evidence.weights, "model")
@@ -125,7 +144,9 @@ class _Maker:
 
     def _data(self, number: int, source: Source) -> Any:
         spdx = self.spdx
-        data = self._keep(spdx.dataset_DatasetPackage(spdxId=f"{self.base}/data-{number}", name=source.name, comment=_TIMES))
+        data = self._keep(
+            spdx.dataset_DatasetPackage(spdxId=f"{self.base}/data-{number}", name=source.name, comment=_TIMES)
+        )
         data.dataset_datasetType.append(spdx.dataset_DatasetType.text)
         data.software_primaryPurpose = spdx.software_SoftwarePurpose.data
         data.software_downloadLocation = _NOWHERE
@@ -161,11 +182,19 @@ class _Maker:
             listed, spdx = spdx_identifier(named), self.spdx
             reference = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.-]+", "-", named).strip("-") or digest_of(named)[:12])
             identity = f"{self.base}/licence-{len(self.licences)}"
-            made = self._keep(spdx.simplelicensing_LicenseExpression(spdxId=identity, simplelicensing_licenseExpression=listed or reference))
+            made = self._keep(
+                spdx.simplelicensing_LicenseExpression(
+                    spdxId=identity, simplelicensing_licenseExpression=listed or reference
+                )
+            )
             if listed is None:
                 facts = licence_named(named)
                 text = f"{facts.title}, {facts.source}" if facts else f"{named} (its text was not given to the build)"
-                words = self._keep(spdx.simplelicensing_SimpleLicensingText(spdxId=f"{identity}/text", name=named, simplelicensing_licenseText=text))
+                words = self._keep(
+                    spdx.simplelicensing_SimpleLicensingText(
+                        spdxId=f"{identity}/text", name=named, simplelicensing_licenseText=text
+                    )
+                )
                 made.simplelicensing_customIdToUri.append(spdx.DictionaryEntry(key=reference, value=words.spdxId))
             self.licences[named] = made.spdxId
         return self.licences[named]

@@ -7,7 +7,6 @@ cannot be told in a form written down as something else (it is left out, and the
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from puna.judge.store import known
 from puna.judge.store.form import model_folder
 from puna.judge.store.names import safe_name
 from puna.judge.store.store import Store, StoredResult
+from puna.ledger.hub import FOLDER, eval_result, scaled
 from puna.progress import QUIET, Progress
 
 _BLOCK = 1 << 20
@@ -67,7 +67,7 @@ def export_hf(results: Sequence[StoredResult], folder: Path, left_out: list[str]
         elif hub is None:
             reasons.append(f"{who}: its data set has no name on the hub that is known here")
         else:
-            home = folder / model_folder(one.model) / ".eval_results"
+            home = folder / model_folder(one.model) / FOLDER
             entries.setdefault(home / f"{safe_name(one.task.name)}.yaml", []).append(_entry(one, hub))
     for path, found in entries.items():
         text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
@@ -83,31 +83,18 @@ def export_hf(results: Sequence[StoredResult], folder: Path, left_out: list[str]
 
 def _entry(one: StoredResult, hub: tuple[str, str]) -> dict[str, Any]:
     share, summary, origin = one.task.unit == "share", one.summary, one.facts().origin
-    notes = [f"unit: {'percent' if share else 'points'}", f"metric: {one.task.metric}", f"shots: {one.task.shots}"]
+    notes = [f"metric: {one.task.metric}", f"shots: {one.task.shots}"]
     if summary.n is not None:
         notes.append(f"n: {summary.n}")
     if summary.standard_error is not None:
-        notes.append(f"standard error: {_scaled(summary.standard_error, share):.6g}")
+        notes.append(f"standard error: {scaled(summary.standard_error, share):.6g}")
     if one.settings.limit is not None:
         notes.append(f"a sample of {one.settings.limit} items by seed {one.settings.seed}")
     if one.harness:
         notes.append("measured with " + ", ".join(f"{name} {version}" for name, version in sorted(one.harness.items())))
     date = origin.date if origin is not None else datetime.fromtimestamp(int(one.retrieved), UTC).isoformat()
-    entry: dict[str, Any] = {
-        "dataset": {"id": hub[0], "task_id": hub[1]},
-        "value": _scaled(summary.score or 0.0, share),
-    }
-    if date:
-        entry["date"] = date
-    if origin is not None and origin.url:
-        entry["source"] = {"url": origin.url, "name": origin.name}
-    entry["notes"] = "; ".join(notes)
-    return entry
-
-
-def _scaled(value: float, share: bool) -> float:
-    """A share as a percentage, by decimal arithmetic."""
-    return float(Decimal(repr(value)) * 100) if share else value
+    source = {"url": origin.url, "name": origin.name} if origin is not None and origin.url else None
+    return eval_result(hub, summary.score or 0.0, percent=share, notes=notes, date=date, source=source)
 
 
 def _copy(source: Path, target: Path) -> None:
