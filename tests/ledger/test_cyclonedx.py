@@ -35,7 +35,7 @@ def test_it_is_valid_by_the_public_schema(changes: dict) -> None:
         broken = json.loads(text)
         broken["metadata"]["component"]["modelCard"]["modelParameters"][where] = bad
         assert strict.validate_str(json.dumps(broken)) is not None
-    references = [one["bom-ref"] for one in value["components"]] + ["model"]
+    references = [one["bom-ref"] for one in value.get("components", [])] + ["model"]
     assert len(set(references)) == len(references)
     told = value["metadata"]["component"]["modelCard"]["modelParameters"].get("datasets", [])
     assert {one["ref"] for one in told} <= set(references)

@@ -1,8 +1,8 @@
 """The record that the documents are written from, and the sentences that several of them share."""
 
 import pytest
-from tests_ledger_evidence import CHILD, LITTLE, evidence
 from pydantic import ValidationError
+from tests_ledger_evidence import CHILD, LITTLE, evidence
 
 from puna.ledger.evidence import Evidence, Measure, beginning, energy, trained
 

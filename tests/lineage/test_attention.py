@@ -85,7 +85,9 @@ def test_what_is_done_to_heads_does_not_hide_a_copy(family: Any) -> None:
 
 def test_where_it_cannot_run_it_says_why(family: Any) -> None:
     assert "no block" in attention_alike(view(family["first"]), view(family["first"]), []).why_not
-    dead = {name: tensor * 0 if "q_proj" in name or "k_proj" in name else tensor for name, tensor in family["first"].items()}
+    dead = {
+        name: tensor * 0 if "q_proj" in name or "k_proj" in name else tensor for name, tensor in family["first"].items()
+    }
     assert "zero" in attention_alike(view(dead), view(family["first"]), ALL).why_not
 
 

@@ -13,9 +13,7 @@ from puna.errors import PunaError
 from puna.lineage.behaviour import LocalModel, compare_behaviour, default_contexts, sign_test
 from puna.lineage.opened import open_for_comparison
 from puna.lineage.weights.compare import compare_weights
-from puna.lineage.weights.initialisation import initialisation
 from puna.lineage.zoo import training
-from puna.lineage.zoo.training import decoder_of
 
 
 class Said:
@@ -82,13 +80,24 @@ def taught(family: Any) -> Path:
     return family.folder("taught", state)
 
 
+@pytest.fixture(scope="module")
+def lines(family: Any) -> list[str]:
+    """Of the text all learnt, cut anywhere: after whole words so little a model says a space and nothing else."""
+    from pydoc_data import topics
+
+    text = topics.topics["assignment"] + topics.topics["class"] + topics.topics["specialnames"]
+    return [" ".join(text[at : at + 40].split()) for at in range(0, 61 * 400, 61)]
+
+
 def local(family: Any, name: str) -> LocalModel:
     return LocalModel(family.folder(name), name)
 
 
 def test_a_local_model_says_what_the_engine_says(family: Any) -> None:
     engine, contexts = Engine.load(family.folder("first")), default_contexts()[::8]
-    wanted = engine.complete([engine.begin(text)[-(engine.context - 1) :] for text in contexts], Sampling(temperature=0.0, max_tokens=1))
+    wanted = engine.complete(
+        [engine.begin(text)[-(engine.context - 1) :] for text in contexts], Sampling(temperature=0.0, max_tokens=1)
+    )
     said = local(family, "first").next_tokens(contexts)
     whole = [(one, other.text) for one, other in zip(said, wanted, strict=True) if "\ufffd" not in other.text]
     assert len(whole) > 30 and all(one == other for one, other in whole)
@@ -100,40 +109,41 @@ def test_halves_of_different_characters_are_different_answers(family: Any) -> No
     assert len({model._text(id_) for id_ in halves}) == len(halves) > 100
 
 
-def test_relatives_speak_alike_and_strangers_do_not(family: Any) -> None:
+def test_relatives_speak_alike_and_strangers_do_not(family: Any, lines: list[str]) -> None:
     first, second, longer = (local(family, name) for name in ("first", "second", "longer"))
-    found = compare_behaviour(local(family, "tuned"), first, [second, longer], default_contexts())
-    assert found.alike and found.agreement > 0.9
-    assert found.divergence < 0.02 < min(found.control_divergences.values())
-    assert compare_behaviour(second, first, [local(family, "tuned")], default_contexts()).alike is False
+    found = compare_behaviour(local(family, "tuned"), first, [second, longer], lines)
+    assert found.alike and found.agreement > max(found.controls.values())
+    assert found.divergence < min(found.control_divergences.values())
+    assert compare_behaviour(second, first, [local(family, "tuned")], lines).alike is False
 
 
-def test_a_student_speaks_alike_and_shares_no_weight(family: Any, taught: Path) -> None:
+def test_a_student_speaks_alike_and_shares_no_weight(family: Any, taught: Path, lines: list[str]) -> None:
     """Show 4 of the issue: weights independent, behaviour alike, both said."""
     teacher = local(family, "first")
-    found = compare_behaviour(LocalModel(taught, "taught"), teacher, [local(family, "second")], default_contexts())
+    found = compare_behaviour(LocalModel(taught, "taught"), teacher, [local(family, "second")], lines)
     assert found.alike and found.divergence < found.control_divergences["second"]
     weights = compare_weights(open_for_comparison(taught), [family.opened("first")])[0]
     assert weights.verdict == "independent"
-    student = training.State if False else open_for_comparison(taught)
-    assert student.checkpoint.sizes == family.opened("first").checkpoint.sizes
 
 
 def test_vocabularies_that_differ_have_no_divergence(family: Any) -> None:
     other = family.folder("other words", family["second"], other_tokenizer=True)
-    found = compare_behaviour(LocalModel(other, "other"), local(family, "first"), [local(family, "second")], default_contexts())
+    found = compare_behaviour(
+        LocalModel(other, "other"), local(family, "first"), [local(family, "second")], default_contexts()
+    )
     assert found.divergence is None and set(found.control_divergences) == {"second"}
 
 
-def test_a_model_of_nan_is_named(family: Any) -> None:
+@pytest.mark.parametrize("value, word", [(float("nan"), "not finite"), (1e30, "NaN or infinity")])
+def test_a_model_without_numbers_is_named(family: Any, value: float, word: str) -> None:
     broken = dict(family["first"])
-    broken["model.norm.weight"] = torch.full((64,), float("nan"))
-    with pytest.raises(PunaError, match="NaN"):
-        LocalModel(family.folder("broken", broken), "broken").next_tokens(["a", "b"])
+    broken["lm_head.weight"] = torch.full((512, 64), value)
+    broken["model.norm.weight"] = torch.full((64,), value)
+    with pytest.raises(PunaError, match=word):
+        LocalModel(family.folder(f"broken {value}", broken), "broken").next_tokens(["a", "b"])
 
 
 def test_an_engine_is_loaded_for_the_answer_alone(family: Any) -> None:
     model = local(family, "first")
     model.next_tokens(["a"])
     assert not any(isinstance(value, Engine) for value in vars(model).values())
-    assert initialisation(decoder_of(family["first"]), decoder_of(family["first"])).statistic == pytest.approx(1.0)

@@ -40,7 +40,9 @@ def test_without_evidence_the_tests_are_symmetric(family: Any) -> None:
 
 
 def test_strangers_have_no_direction(family: Any) -> None:
-    found = direction(checkpoint(family["second"]), checkpoint(family["first"]), found=Weights(verdict="independent", sentence=""))
+    found = direction(
+        checkpoint(family["second"]), checkpoint(family["first"]), found=Weights(verdict="independent", sentence="")
+    )
     assert not found.known and "not known to be related" in found.sentence
 
 
@@ -81,7 +83,10 @@ def test_dates(family: Any) -> None:
     pair = checkpoint(family["tuned"]), checkpoint(family["first"])
     found = direction(*pair, dates={"reference_public": EARLY, "model_begun": LATE})
     assert found.known and "MODEL stems from REFERENCE" in found.sentence and "2023-11-02" in found.sentence
-    assert "REFERENCE stems from MODEL" in direction(*pair, dates={"model_public": EARLY, "reference_begun": LATE}).sentence
+    assert (
+        "REFERENCE stems from MODEL"
+        in direction(*pair, dates={"model_public": EARLY, "reference_begun": LATE}).sentence
+    )
     hint = direction(*pair, dates={"model_public": LATE, "reference_public": EARLY})
     assert not hint.known and "hint" in hint.evidence[0]
     with pytest.raises(ValueError, match="unknown dates"):
@@ -96,7 +101,9 @@ def test_a_proven_start_and_a_contradiction(family: Any) -> None:
 
 
 def test_names_of_strangers_are_made_visible(family: Any) -> None:
-    found = direction(checkpoint(family["tuned"]), checkpoint(family["first"]), names=("a\x1b[31m", "b"), from_scratch=["reference"])
+    found = direction(
+        checkpoint(family["tuned"]), checkpoint(family["first"]), names=("a\x1b[31m", "b"), from_scratch=["reference"]
+    )
     assert "\x1b" not in found.sentence
 
 

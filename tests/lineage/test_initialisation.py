@@ -44,7 +44,10 @@ def test_leanings_follow_the_streams_order(family: Any) -> None:
     order = torch.randperm(CONFIG.hidden_size, generator=torch.Generator().manual_seed(5))  # as the zoo draws it
     permuted = leanings(decoder_of(changes.stream_permuted(family["second"], 5)), ids)
     assert torch.allclose(permuted, leanings(decoder_of(family["second"]), ids)[order], atol=1e-5)
-    assert initialisation(decoder_of(changes.stream_permuted(family["first"], 5)), decoder_of(family["first"])).log10_p > -3
+    assert (
+        initialisation(decoder_of(changes.stream_permuted(family["first"], 5)), decoder_of(family["first"])).log10_p
+        > -3
+    )
 
 
 def test_a_turned_stream_hides_from_it(family: Any) -> None:

@@ -38,12 +38,16 @@ def test_the_student_is_a_stranger(family: Any) -> None:
 
 def test_strangers_are_uniform_over_orders_of_the_stream(family: Any) -> None:
     first = checkpoint(family["first"])
-    found = [norm_gains(checkpoint(changes.stream_permuted(family["second"], seed)), first).p_value for seed in range(200)]
+    found = [
+        norm_gains(checkpoint(changes.stream_permuted(family["second"], seed)), first).p_value for seed in range(200)
+    ]
     assert stats.kstest(found, "uniform").statistic < 0.14  # once in 1,000
 
 
 def test_gains_that_were_never_learnt_are_no_evidence(family: Any) -> None:
-    flat = {name: torch.full_like(tensor, 1.5) if tensor.ndim == 1 else tensor for name, tensor in family["first"].items()}
+    flat = {
+        name: torch.full_like(tensor, 1.5) if tensor.ndim == 1 else tensor for name, tensor in family["first"].items()
+    }
     assert "never learnt" in norm_gains(checkpoint(flat), checkpoint(family["first"])).why_not
 
 
@@ -52,5 +56,8 @@ def test_what_cannot_be_read_is_left_out(family: Any) -> None:
               for name, tensor in family["tuned"].items()}  # fmt: skip
     found = norm_gains(checkpoint(broken), checkpoint(family["first"]))
     assert len(found.details["norms"]) == 7 and found.log10_p < -8
-    all_broken = {name: torch.full_like(tensor, float("nan")) if tensor.ndim == 1 else tensor for name, tensor in family["tuned"].items()}
+    all_broken = {
+        name: torch.full_like(tensor, float("nan")) if tensor.ndim == 1 else tensor
+        for name, tensor in family["tuned"].items()
+    }
     assert "can be read" in norm_gains(checkpoint(all_broken), checkpoint(family["first"])).why_not

@@ -5,6 +5,7 @@ In: the verb's arguments. Out: six findings a reference, as text, JSON or a page
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def run_lineage(models: list[str], asked: Asked) -> None:
     """Dispatch on the first word. Raises `PunaError` where words or options do not fit together."""
     first = models[0] if models else ""
     _refuse_misplaced(first, asked)
+    if find_spec("scipy") is None:
+        raise PunaError(
+            "the tests need SciPy, which is not installed",
+            where="puna lineage",
+            mend="pip install 'puna[data]'; ./puna has it",
+        )
     if first == ZOO:
         _zoo(models[1:], asked)
     elif first == SCAN:

@@ -70,7 +70,7 @@ def cyclonedx_json(evidence: Evidence) -> bytes:
     bom.register_dependency(model, [*sources, *libraries])
     value = json.loads(JsonV1Dot6(bom).output_as_string())
     value["metadata"]["component"]["modelCard"] = _model_card(evidence)
-    for part in value["components"]:
+    for part in value.get("components", []):
         if part["type"] == "data":
             part["data"] = [_data(evidence.sources[int(part["bom-ref"].removeprefix("data-"))])]
     return json.dumps(json.loads(canonical_json(value)), indent=2, ensure_ascii=False).encode() + b"\n"

@@ -149,7 +149,9 @@ def _contamination(data: ReportData) -> str:
     value = found.get("value")
     if not isinstance(value, int | float):
         return ""
-    return f"Contamination: {words.small_share(value)} ({words.clean(str(found.get('what') or 'of the held-out text'))})."
+    return (
+        f"Contamination: {words.small_share(value)} ({words.clean(str(found.get('what') or 'of the held-out text'))})."
+    )
 
 
 def _licences(data: ReportData) -> list[dict[str, str]]:

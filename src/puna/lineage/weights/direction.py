@@ -38,6 +38,7 @@ DATES = ("model_begun", "model_public", "reference_begun", "reference_public")
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 _MOST_TENSORS, _MOST_ROWS = 28, 256  # looked at: what was rounded was rounded everywhere
 _MOST = 0.8  # of the changed tensors, those that must say the same
+_GROUPS, _WHOLE = (16, 32, 64, 128), 2e-3  # columns that share one scale; how far from a whole number a multiple may be
 _ZEROS = 0.02  # of a tensor, from which zeros are no accident
 _ON_PATH = 0.99  # of a model's way from a run's beginning, its square, that the nearest checkpoint explains
 _FEWEST = 3  # checkpoints of a run
@@ -189,12 +190,31 @@ def _coarser(one: Tensor, other: Tensor) -> str:
     for kind, name in ((torch.bfloat16, "bf16"), (torch.float16, "fp16")):
         if torch.equal(one, other.to(kind).float()):
             return f"rounded to {name}"
+    if _eighths(one, other):
+        return "put on a grid of 8 bits"
     found = measure(one, other)
     if found.grid_bits is not None and found.grid_explains:
         return f"put on a grid of {found.grid_bits} bits"
     if found.zeros > _ZEROS and found.zeros_explain:
         return "with weights set to zero"
     return ""
+
+
+def _eighths(one: Tensor, other: Tensor) -> bool:
+    """Whether groups of `one` are whole multiples of a 127th of their largest entry, as int8 formats store them, and `other` rounds to them.
+
+    Exact to the rounding of fp32, so that sixteen numbers suffice: `measure` is for grids that were stored in bf16 besides.
+    """
+    if one.ndim != 2:
+        return False
+    for width in (*_GROUPS, one.shape[1]):
+        if one.shape[1] % width == 0:
+            groups, others = one.reshape(-1, width), other.reshape(-1, width)
+            step = groups.abs().amax(dim=1, keepdim=True) / 127
+            at = groups / torch.where(step > 0, step, torch.ones_like(step))
+            if float((at - at.round()).abs().max()) < _WHOLE and bool(((groups - others).abs() <= 0.51 * step).all()):
+                return True
+    return False
 
 
 # What the structure hints at
