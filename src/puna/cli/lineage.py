@@ -89,6 +89,8 @@ def _compare(models: Sequence[str], asked: Asked) -> None:
             "a comparison needs two models", where="puna lineage", mend="name MODEL and one REFERENCE or more"
         )
     with terminal_progress() as progress:
+        for name in [*models, *asked.controls]:
+            resolve_model(name, asked.runs)  # a name that means nothing is told before digests are taken
         first = _opened(models[1], asked, progress)
         references = [first, *(_opened(name, asked, progress) for name in models[2:])]
         model = _opened(models[0], asked, progress, like=first.checkpoint)

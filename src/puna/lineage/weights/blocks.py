@@ -229,15 +229,18 @@ def agreement(
     """
     n = len(gate)
     if n < 2 * _FIRST and (effort.units is None or effort.units >= n):
-        return _log10_agree(match_rows(gate, gate_theirs), match_rows(up, up_theirs))
+        return _log10_agree(match_rows(gate, gate_theirs), match_rows(up, up_theirs, lot=1))
     drawn = torch.randperm(n, generator=torch.Generator().manual_seed(_SEED))[: effort.units]
     first, rest = drawn[:_FIRST], drawn[_FIRST:]
     nearest = partial(nearest_rows, ready=ready)
     begun = _log10_agree(nearest(gate[first], gate_theirs), nearest(up[first], up_theirs))
     if begun > math.log10(_GOES_ON) or not len(rest):
         return begun
-    match = match_rows if effort.units is None else nearest
-    return math.log10(_GOES_ON) + _log10_agree(match(gate[rest], gate_theirs), match(up[rest], up_theirs))
+    if effort.units is None:
+        found = _log10_agree(match_rows(gate[rest], gate_theirs), match_rows(up[rest], up_theirs, lot=1))
+    else:
+        found = _log10_agree(nearest(gate[rest], gate_theirs), nearest(up[rest], up_theirs))
+    return math.log10(_GOES_ON) + found
 
 
 def _log10_agree(by_gate: ndarray, by_up: ndarray) -> float:

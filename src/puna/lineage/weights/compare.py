@@ -234,7 +234,7 @@ def _in_words(model: Opened, found: _Found, together: Mixture | None, progress: 
     shown = tuple(one.shown for one in measured)
     weights = Weights(
         verdict=found.verdict, sentence="", p_value=None if found.log10_p is None else 10**found.log10_p, log10_p=found.log10_p,
-        null=next((test.null for test in found.tests if test.name == found.decided_by), ""), decided_by=found.decided_by,
+        null=next((test.null for test in found.tests if test.name == _deciding(found.tests)[1]), ""), decided_by=found.decided_by,
         relation=related.name if related else None, also=related.also if related else (), share=related.share if related else None,
         blocks=_blocks(found, shown), block_map=() if blocks is None else tuple(tuple(map(float, row)) for row in blocks.log10_p),
         tests=tuple(found.tests), tensors=shown, coefficients=together.coefficients if together and related else (),
