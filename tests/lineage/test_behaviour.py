@@ -13,7 +13,9 @@ from puna.errors import PunaError
 from puna.lineage.behaviour import LocalModel, compare_behaviour, default_contexts, sign_test
 from puna.lineage.opened import open_for_comparison
 from puna.lineage.weights.compare import compare_weights
+from puna.lineage.weights.sentences import with_behaviour
 from puna.lineage.zoo import training
+from puna.tokens import Tokenizer
 
 
 class Said:
@@ -44,12 +46,26 @@ def test_the_sign_test_keeps_its_level() -> None:
 
 
 def test_a_model_that_agrees_more_is_alike_and_the_nearest_control_decides() -> None:
-    far, near = speaker(0.3, 2, "far"), speaker(0.75, 3, "near")
-    found = compare_behaviour(speaker(0.8, 4), YES, [far], CONTEXTS)
-    assert found.alike and found.p_value < 1e-10 and found.controls["far"] == pytest.approx(0.3, abs=0.07)
-    found = compare_behaviour(speaker(0.8, 4), YES, [far, near], CONTEXTS)
+    far = [speaker(0.3 + 0.02 * number, 2 + number, f"far {number}") for number in range(4)]
+    found = compare_behaviour(speaker(0.8, 14), YES, far, CONTEXTS)
+    assert found.alike and found.p_value < 1e-10 and found.spread_p_value < 0.01
+    assert found.controls["far 0"] == pytest.approx(0.3, abs=0.07)
+    found = compare_behaviour(speaker(0.8, 14), YES, [*far, speaker(0.75, 13, "near")], CONTEXTS)
     assert found.alike is False and found.p_value > 1e-3
     assert "does not show where its weights come from" in found.sentence
+
+
+def test_the_nearest_of_strangers_that_spread_is_not_alike() -> None:
+    """More contexts make it surer that it is the nearest, and no surer that it is none of them."""
+    wide = [speaker(share, 20 + number, f"{share}") for number, share in enumerate((0.2, 0.4, 0.6))]
+    found = compare_behaviour(speaker(0.8, 30), YES, wide, CONTEXTS)
+    assert found.p_value < 1e-3 < 0.05 < found.spread_p_value and found.alike is False
+
+
+def test_one_control_shows_no_spread() -> None:
+    found = compare_behaviour(speaker(0.8, 4), YES, [speaker(0.3, 2, "far")], CONTEXTS)
+    assert found.alike is None and found.p_value < 1e-10 and "give two or more" in found.sentence
+    assert compare_behaviour(speaker(0.3, 4), YES, [speaker(0.8, 2, "near")], CONTEXTS).alike is False
 
 
 def test_without_controls_nothing_is_said() -> None:
@@ -73,20 +89,28 @@ def test_the_default_contexts_are_english_and_chinese_and_enough() -> None:
     assert sum(any("\u4e00" <= letter <= "\u9fff" for letter in text) for text in contexts) >= 8
 
 
+_FEW = 3000  # ids: a text so short that a small model soon says more than a space
+
+
 @pytest.fixture(scope="module")
-def taught(family: Any) -> Path:
-    """A fresh start that learnt first's probabilities, for longer than the family's student."""
-    state = training.distilled(family["first"], family.ground.prose, init=91, order=92, steps=90)
-    return family.folder("taught", state)
+def speakers(family: Any) -> dict[str, Path]:
+    """teacher; tuned from it; student: a fresh start that learnt its probabilities; stranger: of another text."""
+    prose, code = family.ground.prose[:_FEW], family.ground.code[:_FEW]
+    teacher = training.from_scratch(prose, init=90, order=91, steps=60)
+    states = {
+        "teacher": teacher,
+        "teacher-tuned": training.further(teacher, code, order=92, steps=4, rate=training.FINE_RATE),
+        "student of teacher": training.distilled(teacher, prose, init=93, order=94, steps=60),
+        **{f"stranger {n}": training.from_scratch(code, init=95 + n, order=100 + n, steps=30) for n in range(3)},
+    }  # fmt: skip
+    return {name: family.folder(name, state) for name, state in states.items()}
 
 
 @pytest.fixture(scope="module")
 def lines(family: Any) -> list[str]:
-    """Of the text all learnt, cut anywhere: after whole words so little a model says a space and nothing else."""
-    from pydoc_data import topics
-
-    text = topics.topics["assignment"] + topics.topics["class"] + topics.topics["specialnames"]
-    return [" ".join(text[at : at + 40].split()) for at in range(0, 61 * 400, 61)]
+    """Of the text that the teacher learnt, cut anywhere."""
+    text = Tokenizer.load(family.ground.tokenizer).decode(family.ground.prose[:_FEW].tolist())
+    return [" ".join(text[at : at + 40].split()) for at in range(0, len(text) - 40, len(text) // 320)]
 
 
 def local(family: Any, name: str) -> LocalModel:
@@ -109,21 +133,22 @@ def test_halves_of_different_characters_are_different_answers(family: Any) -> No
     assert len({model._text(id_) for id_ in halves}) == len(halves) > 100
 
 
-def test_relatives_speak_alike_and_strangers_do_not(family: Any, lines: list[str]) -> None:
-    first, second, longer = (local(family, name) for name in ("first", "second", "longer"))
-    found = compare_behaviour(local(family, "tuned"), first, [second, longer], lines)
+def test_relatives_speak_alike_and_strangers_do_not(speakers: dict[str, Path], lines: list[str]) -> None:
+    teacher, tuned, *strangers = (LocalModel(path, name) for name, path in speakers.items() if "student" not in name)
+    found = compare_behaviour(tuned, teacher, strangers, lines)
     assert found.alike and found.agreement > max(found.controls.values())
     assert found.divergence < min(found.control_divergences.values())
-    assert compare_behaviour(second, first, [local(family, "tuned")], lines).alike is False
+    assert compare_behaviour(strangers[0], teacher, [tuned, *strangers[1:]], lines).alike is False
 
 
-def test_a_student_speaks_alike_and_shares_no_weight(family: Any, taught: Path, lines: list[str]) -> None:
+def test_a_student_speaks_alike_and_shares_no_weight(speakers: dict[str, Path], lines: list[str]) -> None:
     """Show 4 of the issue: weights independent, behaviour alike, both said."""
-    teacher = local(family, "first")
-    found = compare_behaviour(LocalModel(taught, "taught"), teacher, [local(family, "second")], lines)
-    assert found.alike and found.divergence < found.control_divergences["second"]
-    weights = compare_weights(open_for_comparison(taught), [family.opened("first")])[0]
+    teacher, student, *strangers = (LocalModel(path, name) for name, path in speakers.items() if "tuned" not in name)
+    found = compare_behaviour(student, teacher, strangers, lines)
+    assert found.alike and found.divergence < min(found.control_divergences.values())
+    weights = compare_weights(open_for_comparison(student.path), [open_for_comparison(teacher.path)])[0]
     assert weights.verdict == "independent"
+    assert "They speak alike all the same" in with_behaviour(weights, found).sentence
 
 
 def test_vocabularies_that_differ_have_no_divergence(family: Any) -> None:

@@ -29,7 +29,7 @@ def run(family: Any) -> list[State]:
     model.init_weights(77)
     states = [{name: tensor.detach().clone() for name, tensor in model.state_dict().items()}]
     for number in range(4):
-        states.append(training.further(states[-1], family.ground.prose, order=70 + number, steps=8, rate=training.RATE))
+        states.append(training.further(states[-1], family.ground.prose, order=70 + number, steps=4, rate=training.RATE))
     return states
 
 
@@ -129,8 +129,8 @@ def test_a_checkpoint_of_the_run_itself(run: list[State]) -> None:
 
 def test_a_sibling_and_a_long_training_are_hints(family: Any, run: list[State]) -> None:
     checkpoints = [checkpoint(state) for state in run]
-    sibling = training.further(run[0], family.ground.prose, order=6, steps=32, rate=training.RATE)
-    longer = training.further(run[-1], family.ground.code, order=8, steps=16, rate=training.RATE)
+    sibling = training.further(run[0], family.ground.prose, order=6, steps=16, rate=training.RATE)
+    longer = training.further(run[-1], family.ground.code, order=8, steps=12, rate=training.RATE)
     for state in (sibling, longer):
         found = direction(checkpoint(state), checkpoints[-1], trajectory=checkpoints)
         assert not found.known and any("hint" in line or "both began" in line for line in found.evidence)

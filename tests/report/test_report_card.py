@@ -87,3 +87,52 @@ def test_chinese_corpus(report: dict[str, Any]) -> None:
         code: {"documents": 1, "bytes": size} for code, size in (("zh", 900), ("und", 3), ("en", 12))
     }
     assert front(render_card(report))["language"] == ["zh", "en"]
+
+
+def test_a_model_from_scratch_inherits_nothing(report: dict[str, Any]) -> None:
+    card = render_card(report)
+    assert "**Inherited: nothing.**" in card and "base_model" not in front(card)
+    assert "What it does not prove" in card and "puna verify . --step0" in card
+    assert "Energy was not measured" in card and "Contamination: 0.3 %" in card
+    report["stages"][0]["joules"], report["gate"] = 41.6, []
+    assert "Energy: 42 joules." in render_card(report) and "The export gate was not run" in render_card(report)
+
+
+def test_a_child_says_whose_weights_and_which_licence(report: dict[str, Any]) -> None:
+    cards = [{"licence": "llama2", "parents": ["meta-llama/Llama-2-7b"]}, {"licence": None, "parents": []}]
+    report["base"] = {
+        "names": ["mine-7b", "other-7b"],
+        "cards": cards,
+        "merge": "linear",
+        "start": {"grown": {"layers": 8}},
+    }
+    card = render_card(report)
+    assert front(card)["base_model"] == ["mine-7b", "other-7b"] and front(card)["base_model_relation"] == "merge"
+    assert "Inherited: nothing" not in card and "merged" in card and "then grown in depth" in card
+    rows = {
+        line.split(" | ")[0].removeprefix("| "): line
+        for line in card.split("## Licence")[1].splitlines()
+        if line.startswith("| ")
+    }
+    assert (
+        "Llama 2 Community License Agreement" in rows["the weights of mine-7b"]
+        and "NOTICE" in rows["the weights of mine-7b"]
+    )
+    assert "not stated" in rows["the weights of other-7b"] and "ask whoever made it" in rows["the weights of other-7b"]
+    assert "meta-llama/Llama-2-7b, from which mine-7b was made by its own card" in rows
+    assert "PSF-2.0" in rows["the text: python"] and "This is not legal advice" in card
+
+
+def test_which_of_two_models_a_score_is_of(report: dict[str, Any]) -> None:
+    report["results"]["scores"][0]["model"] = "base"
+    assert "| held-out text, before tuning |" in render_card(report)
+    assert "before tuning |" not in render_card({**report, "tuning": []})
+
+
+def test_what_it_wrote_breaks_nothing(report: dict[str, Any]) -> None:
+    report["results"]["samples"] = [
+        {"kind": "chat", "prompt": HOSTILE, "text": "```\n" + HOSTILE + "x" * 2000 + "\u202e"}
+    ]
+    card = render_card(report)
+    told = card.split("## What it writes")[1].split("## Scores")[0]
+    assert "````" in told and "[…]" in told and len(told) < 1500 and "\u202e" not in told

@@ -248,7 +248,10 @@ def lineage(
     ),
     html: Path | None = typer.Option(None, metavar="FILE", help="Also write one page with block map and differences."),
     control: list[str] = typer.Option(
-        [], metavar="MODEL", show_default=False, help="A model known to be a stranger: compare what is said, too."
+        [],
+        metavar="MODEL",
+        show_default=False,
+        help="A stranger (two or more; better four): compare what is said, too.",
     ),
     text: Path | None = typer.Option(None, metavar="FILE", help="Lines to continue, for --control."),
     against: Path | None = typer.Option(None, metavar="DIR", help="scan: the folder of models."),

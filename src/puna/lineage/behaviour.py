@@ -6,13 +6,19 @@ answers told as a likeness of weights: a student speaks like its teacher, and al
 After Nikolić et al. 2025, "Model Provenance Testing for Large Language Models" (arXiv 2502.00706): how often MODEL and REFERENCE name the same
 next token, against how often each of a set of strangers and REFERENCE do. For each stranger an exact sign test over the contexts on which one
 of the two agrees with REFERENCE and the other does not; the largest p-value over the strangers counts, as MODEL must be nearer than every one (that
-is stricter than Holm's smallest). Tokens are compared as bytes, so a stranger that cuts text otherwise agrees less for that alone: controls
-should have REFERENCE's tokenizer, or at least MODEL must not be the only other one that has it.
+is stricter than Holm's smallest). Where the models are on this machine and have one vocabulary, "nearer" is a smaller Jensen-Shannon
+divergence of the whole distributions, which sees much more than the likeliest token.
 
-Where the models are on this machine and have one vocabulary, the mean Jensen-Shannon divergence of their whole distributions is given besides.
+That p-value takes the contexts for the sample, and with enough contexts the nearest of k + 1 strangers is always nearest for sure: on ten small
+strangers of one text it named 4 % of pairs alike beside four controls, and 16 % beside two (15 % and 23 % by divergence). So MODEL must also
+be beyond the controls' spread: Student's t for one more draw from the strangers' mean agreement, or of the logarithm of their mean divergence
+(both: 0.7 % beside four). Two controls leave that test little power; four or more are wanted.
+
+Tokens are compared as bytes, so a stranger that cuts text otherwise agrees less for that alone: controls should have REFERENCE's tokenizer.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +39,7 @@ from puna.tokens.formats import open_tokenizer
 from puna.visible import clean
 
 LEAST, MOST = 40, 400  # contexts
-ALIKE_BELOW = 1e-3
+ALIKE_BELOW, BEYOND_BELOW = 1e-3, 0.01  # of the sign test over contexts, and of Student's t over the controls
 _BATCH = 32
 _CHINESE = (
     "人人生而自由，在尊严和权利上一律", "今天天气很好，我们一起去公园", "从前有一个小女孩，她住在森林", "这个问题的答案是",
@@ -124,8 +130,8 @@ def compare_behaviour(
 ) -> Behaviour:
     """Agreement over `contexts` (at most 400 of them, evenly drawn, blank ones left out), beside the controls'.
 
-    `alike`: None without controls, else whether MODEL agrees with REFERENCE more often than each control does, p < 1e-3. Raises
-    `PunaError` for fewer than 40 contexts.
+    `alike`: whether MODEL is nearer to REFERENCE than each control is (p < 1e-3) and beyond the controls' spread (p < 0.01); None without
+    controls, or where it is nearer than the only one. Raises `PunaError` for fewer than 40 contexts.
     """
     contexts = [text for text in contexts if text.strip()]
     if len(contexts) < LEAST:
@@ -137,27 +143,63 @@ def compare_behaviour(
     chosen = [contexts[i] for i in np.linspace(0, len(contexts) - 1, min(MOST, len(contexts))).round().astype(int)]
     speakers = (reference, model, *controls)
     known, known_spread = np.zeros(0), None
-    found: list[tuple[ndarray, float | None]] = []
+    found: list[_Beside] = []
     progress.start("what they say", len(speakers), "models")
     for done, one in enumerate(speakers):
         said, spread = _heard(one, chosen)
         if done == 0:
             known, known_spread = said, spread
         else:
-            found.append((said == known, _divergence(one, spread, reference, known_spread)))
+            found.append(_Beside(said == known, _divergence(one, spread, reference, known_spread)))
         progress.update(done + 1)
     progress.finish()
-    (agrees, divergence), strangers = found[0], found[1:]
-    shares, ps = {}, []
-    for control, (theirs, _) in zip(controls, strangers, strict=True):
-        shares[control.name] = float(theirs.mean())
-        ps.append(sign_test(agrees, theirs))
-    p_value = max(ps) if ps else None
+    own, others = found[0], found[1:]
+    p_value, beyond = (max(_nearer(own, other) for other in others), _beyond(own, others)) if others else (None, None)
     alike = None if p_value is None else p_value < ALIKE_BELOW
-    agreement = float(agrees.mean())
-    apart = {control.name: apart for control, (_, apart) in zip(controls, strangers, strict=True) if apart is not None}
-    return Behaviour(agreement=agreement, contexts=len(chosen), controls=shares, p_value=p_value, alike=alike, divergence=divergence,
-                     control_divergences=apart, sentence=_sentence(model.name, reference.name, agreement, shares, p_value, alike))  # fmt: skip
+    if alike:
+        alike = None if beyond is None else beyond < BEYOND_BELOW
+    by_name = dict(zip((control.name for control in controls), others, strict=True))
+    shares = {name: other.agreement for name, other in by_name.items()}
+    apart = {name: float(other.apart.mean()) for name, other in by_name.items() if other.apart is not None}
+    return Behaviour(
+        agreement=own.agreement, contexts=len(chosen), controls=shares, p_value=p_value, spread_p_value=beyond, alike=alike,
+        divergence=None if own.apart is None else float(own.apart.mean()), control_divergences=apart,
+        sentence=_sentence(model.name, reference.name, own.agreement, shares, p_value, beyond, alike),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """A model's answers beside REFERENCE's: which are the same, and how far the distributions are apart (None: not comparable)."""
+
+    agrees: Bool[ndarray, " n"]
+    apart: Float[ndarray, " n"] | None
+
+    @property
+    def agreement(self) -> float:
+        return float(self.agrees.mean())
+
+
+def _nearer(own: _Beside, other: _Beside) -> float:
+    """p of the sign test over contexts that MODEL is no nearer to REFERENCE than a stranger is."""
+    if own.apart is not None and other.apart is not None:
+        return sign_test(own.apart < other.apart, other.apart < own.apart)
+    return sign_test(own.agrees, other.agrees)
+
+
+def _beyond(own: _Beside, others: Sequence[_Beside]) -> float | None:
+    """p that MODEL is one more of these strangers, were they normally distributed: t = (x - mean) / (sd · √(1 + 1/k)), k - 1 degrees."""
+    k = len(others)
+    if k < 2:
+        return None
+    whole = [one.apart for one in (own, *others) if one.apart is not None]
+    if len(whole) == k + 1:
+        x, *rest = (-float(np.log(max(float(apart.mean()), 1e-12))) for apart in whole)
+    else:
+        x, *rest = (one.agreement for one in (own, *others))
+    # A spread below that of the mean over the contexts themselves is an accident of few controls.
+    spread = max(float(np.std(rest, ddof=1)), 1 / np.sqrt(len(own.agrees)))
+    return float(stats.t.sf((x - float(np.mean(rest))) / (spread * np.sqrt(1 + 1 / k)), k - 1))
 
 
 def sign_test(ours: Bool[ndarray, " n"], others: Bool[ndarray, " n"]) -> float:
@@ -174,25 +216,37 @@ def _heard(one: NextToken, contexts: Sequence[str]) -> tuple[ndarray, Tensor | N
     return np.asarray(said, dtype=object), spread
 
 
-def _divergence(one: NextToken, spread: Tensor | None, other: NextToken, other_spread: Tensor | None) -> float | None:
-    """Mean Jensen-Shannon divergence in bits, 0 to 1 (Lin 1991); None where the two vocabularies are not one."""
+def _divergence(
+    one: NextToken, spread: Tensor | None, other: NextToken, other_spread: Tensor | None
+) -> Float[ndarray, " n"] | None:
+    """Jensen-Shannon divergence of each context in bits, 0 to 1 (Lin 1991); None where the two vocabularies are not one."""
     if spread is None or other_spread is None or not isinstance(one, LocalModel) or not isinstance(other, LocalModel):
         return None
     if one.vocabulary != other.vocabulary:
         return None
     middle = torch.logaddexp(spread, other_spread) - np.log(2)
     parts = [torch.special.entr(q.exp()).sum(dim=1) for q in (spread, other_spread)]
-    return float(
-        (torch.special.entr(middle.exp()).sum(dim=1) - (parts[0] + parts[1]) / 2).mean().clamp(min=0) / np.log(2)
-    )
+    apart = torch.special.entr(middle.exp()).sum(dim=1) - (parts[0] + parts[1]) / 2
+    made: ndarray = (apart.clamp(min=0) / np.log(2)).double().numpy()
+    return made
 
 
 def _sentence(
-    model: str, reference: str, agreement: float, spread: dict[str, float], p_value: float | None, alike: bool | None
+    model: str,
+    reference: str,
+    agreement: float,
+    spread: dict[str, float],
+    p_value: float | None,
+    beyond: float | None,
+    alike: bool | None,
 ) -> str:
     said = f"{clean(model)} and {clean(reference)} name the same next token {agreement:.0%} of the time"
-    if alike is None:
+    if p_value is None:
         return f"{said}. Without a control model that says nothing."
     range_ = f"strangers and {clean(reference)} {min(spread.values()):.0%} to {max(spread.values()):.0%}"
-    word = "They speak alike" if alike else "They do not speak more alike than strangers"
-    return f"{word}: {said}, {range_} (p = {p_value:.2g} against the nearest). What a model says does not show where its weights come from."
+    figures = f"p = {p_value:.2g} against the nearest" + (
+        "" if beyond is None else f", {beyond:.2g} beside their spread"
+    )
+    word = {True: "They speak alike", False: "They do not speak more alike than strangers may",
+            None: "They speak more alike than the one control, and one shows no spread: give two or more"}[alike]  # fmt: skip
+    return f"{word}: {said}, {range_} ({figures}). What a model says does not show where its weights come from."

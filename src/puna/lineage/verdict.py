@@ -151,7 +151,8 @@ class Behaviour(Part):
     contexts: int
     controls: dict[str, float] = Field(default_factory=dict)  # agreement of REFERENCE with each control model
     p_value: float | None = None  # against the most alike control, Holm over the controls
-    alike: bool | None = None  # None: no control, so nothing to compare with
+    alike: bool | None = None  # None: no control, or nearer than the only one
+    spread_p_value: float | None = None  # against the controls as a sample of strangers; None: fewer than two
     divergence: float | None = None  # mean Jensen-Shannon, bits; None: not of one vocabulary on one machine
     control_divergences: dict[str, float] = Field(default_factory=dict)
     sentence: str = ""

@@ -9,8 +9,8 @@ compared. Null: the stream's dimensions have no order, so that any order of one 
 correlation's tail is exact (`statistics.spearman`).
 
 Only the hidden state's dimensions will do. The outputs for tokens (logits) have names that both models share: all who read one text lean to
-its frequent tokens. On ten strangers of one text the logits' order agrees with p < 1e-170 in each of 45 pairs; `details` shows it, as a
-warning. Two trainings from one random start are found too, though neither stems from the other.
+its frequent tokens. Between ten strangers of one text Kendall's tau is 0.83 for the logits and 0.01 for the hidden state's dimensions;
+`details` shows the former as a warning. Two trainings from one random start are found too, though neither stems from the other.
 """
 
 import torch
