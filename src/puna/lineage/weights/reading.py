@@ -19,9 +19,9 @@ from puna.errors import PunaError
 from puna.lineage.weights.files import Stored, read_stored
 from puna.model.formats import model_file, open_model
 from puna.model.formats.huggingface import CONFIG
-from puna.model.formats.quantised import is_quantised
 from puna.model.weights import Weights
 from puna.reading import read_object
+from puna.visible import clean
 
 
 class Role(NamedTuple):
@@ -103,10 +103,8 @@ class Checkpoint:
         source = self.roles.get(role)
         if source is None:
             raise PunaError(f"has no {kind} tensor" + ("" if layer is None else f" in layer {layer}"), where=self.where)
-        tensor = self.stored[source.name].read()
-        if source.rows is not None:
-            tensor = tensor[slice(*source.rows)]
-        tensor = tensor.to(torch.float32)
+        stored = self.stored[source.name]
+        tensor = (stored.read() if source.rows is None else stored.read_rows(*source.rows)).to(torch.float32)
         if source.turned:
             return tensor.T.contiguous()
         wanted = self._shape(kind)
@@ -149,6 +147,8 @@ _ENDS: tuple[tuple[str, str], ...] = (
 def role_of(name: str) -> Role | None:
     """The role that a tensor's name states, under the conventions of Hugging Face, Meta, Yi, Mixtral and GGUF; None for others."""
     layer, expert = _LAYER.search(name), _EXPERT.search(name)
+    if any(number is not None and int(number[1]) >= _MOST_LAYERS for number in (layer, expert)):
+        return None  # one tensor called so would have all the others looked for
     for pattern, kind in _ENDS:
         if re.search(pattern, name):
             if (layer is None) != (kind in ("embed", "head", "norm")):
@@ -161,14 +161,24 @@ def open_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
     """The model at `path`, headers read and checked, no tensor yet. `like`: where names state no role, the model to guess roles by.
 
     A folder of safetensors need not be a model that Puna can run: experts, other names, fused projections and missing shards are read
-    for what they are. GGUF, llama2.c and quantised folders are opened as the model they hold. Raises `PunaError` where it is no model.
+    for what they are. GGUF, llama2.c and folders that compressed-tensors has quantised are opened as the model they hold; numbers that
+    another method has packed are told as `missing`. Raises `PunaError` where it is no model.
     """
     path = Path(path)
-    if model_file(path) is not None or is_quantised(path):
+    if model_file(path) is not None:
         return replace(Checkpoint.of(open_model(path)), path=path, where=str(path))
     config = read_object(path, CONFIG)
+    quantised = config.get("quantization_config")
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    if method == "compressed-tensors":
+        return replace(Checkpoint.of(open_model(path)), path=path, where=str(path))
     stored, missing = read_stored(path)
-    return assembled(str(path), config, stored, missing=missing, path=path, like=like)
+    if quantised is not None:
+        missing += (
+            f"the weights are quantised ({clean(str(method))[:40]}), which is not undone: packed tensors are not compared",
+        )
+    found = assembled(str(path), config, stored, missing=missing, path=path, like=like)
+    return found if missing else replace(found, missing=_disagreements(config, found))
 
 
 def assembled(
@@ -251,7 +261,9 @@ def _sizes(config: Mapping[str, Any], stored: Mapping[str, Stored], roles: Mappi
     layers = 1 + max((role.layer for role in roles if role.layer is not None), default=-1)
     experts = 1 + max((role.expert for role in roles if role.expert is not None), default=-1)
     vocab, hidden = shape("embed")
-    hidden = stated("hidden_size") or hidden
+    if stated("hidden_size") == vocab != hidden:  # stored the other way round
+        vocab, hidden = hidden, vocab
+    hidden = hidden or stated("hidden_size")
     gate = shape("gate")
     ffn = (gate[0] if gate[1] == hidden else gate[1] if gate[0] == hidden else 0) or stated("intermediate_size")
     heads = stated("num_attention_heads")
@@ -266,6 +278,20 @@ def _sizes(config: Mapping[str, Any], stored: Mapping[str, Stored], roles: Mappi
         layers=layers or min(stated("num_hidden_layers"), _MOST_LAYERS), hidden=hidden, ffn=ffn, heads=heads, kv_heads=kv_heads,
         head_dim=head_dim, vocab=vocab or stated("vocab_size"), experts=experts, tied=tied,
     )  # fmt: skip
+
+
+def _disagreements(config: Mapping[str, Any], found: Checkpoint) -> tuple[str, ...]:
+    """Numbers of the config that the tensors contradict: the tensors are believed."""
+    shown = {
+        "num_hidden_layers": found.sizes.layers,
+        "hidden_size": found.sizes.hidden,
+        "vocab_size": found.sizes.vocab,
+    }
+    return tuple(
+        f"config.json says {key} {config[key]}, the tensors show {number}"
+        for key, number in shown.items()
+        if type(config.get(key)) is int and abs(config[key]) < 2**31 and config[key] != number > 0
+    )
 
 
 def unsound(tensor: Tensor) -> str:
