@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from puna.errors import PunaError
+from puna.lineage.weights.identity import find_identities
 from puna.lineage.weights.reading import Checkpoint, Role, open_checkpoint, role_of, unsound
 from puna.lineage.zoo import changes
 from puna.lineage.zoo.changes import Changed
@@ -284,3 +285,84 @@ def test_changed_is_read_back_under_its_own_config(state: State, tmp_path: Path)
     grown: Changed = changes.grown(state, "duplicate")
     found = open_checkpoint(write(tmp_path / "grown", grown.state, grown.config.to_hf()))
     assert found.sizes.layers == 6 and torch.equal(found.read("up", 3), state["model.layers.1.mlp.up_proj.weight"])
+
+
+def test_rows_are_read_without_the_rest(state: State, tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", state)
+    found = open_checkpoint(folder)
+    for name, stored in found.stored.items():
+        rows = len(state[name])
+        for begin, end in ((0, rows), (3, 7), (rows - 1, rows), (5, 5)):
+            assert torch.equal(stored.read_rows(begin, end), state[name][begin:end]), name
+    with pytest.raises(ValueError, match="rows 0 to 513"):
+        found.stored["model.embed_tokens.weight"].read_rows(0, 513)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-64])  # cut after it was opened
+    last = list(found.stored.values())[-1]  # in the order of their bytes
+    with pytest.raises(PunaError, match="ends early"):
+        last.read()
+    with pytest.raises(PunaError, match="ends early"):
+        last.read_rows(last.shape[0] - 1, last.shape[0])
+
+
+def test_tensors_that_the_index_names_in_vain_are_told(state: State, tmp_path: Path) -> None:
+    folder = shards(tmp_path / "m", state, 3)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    index["weight_map"]["model.layers.9.mlp.up_proj.weight"] = "model-00002-of-00003.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = open_checkpoint(folder)
+    assert len(found.missing) == 1 and "model.layers.9.mlp.up_proj.weight" in found.missing[0]
+    alike(found, state)
+
+
+def test_numbers_of_the_config_that_the_tensors_contradict_are_told(state: State, tmp_path: Path) -> None:
+    wrong = CONFIG.to_hf() | {"num_hidden_layers": 80, "hidden_size": 8192, "vocab_size": 512}
+    found = open_checkpoint(write(tmp_path / "m", state, wrong))
+    assert found.missing == (
+        "config.json says num_hidden_layers 80, the tensors show 4", "config.json says hidden_size 8192, the tensors show 64",
+    )  # fmt: skip
+    assert (found.sizes.layers, found.sizes.hidden) == (4, 64)
+    assert open_checkpoint(write(tmp_path / "right", state)).missing == ()
+
+
+def test_an_embedding_that_lies_on_its_side(state: State, checkpoint_of: Make) -> None:
+    turned = state | {"model.embed_tokens.weight": state["model.embed_tokens.weight"].T.contiguous()}
+    found = checkpoint_of(turned, CONFIG.to_hf())
+    assert (found.sizes.vocab, found.sizes.hidden) == (512, 64)
+    assert torch.equal(found.read("embed"), state["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("layer", [10_000, 999_999])
+def test_one_name_of_a_millionth_layer_makes_no_million_layers(state: State, checkpoint_of: Make, layer: int) -> None:
+    far = f"model.layers.{layer}.mlp.up_proj.weight"
+    found = checkpoint_of(state | {far: torch.ones(2, 2)})
+    assert found.sizes.layers == 4 and found.unknown == (far,)
+
+
+@pytest.mark.parametrize("blocks", [(), (1,), (176, 1), (2, 1), (1, 64)])
+def test_eight_bit_floats_are_multiplied_with_their_scales(
+    state: State, tmp_path: Path, blocks: tuple[int, ...]
+) -> None:
+    name, like = "model.layers.1.mlp.up_proj.weight", torch.float8_e4m3fn
+    scale = 0.5 + torch.rand(blocks, generator=torch.Generator().manual_seed(1))
+    packed = (100 * state[name]).to(like)
+    stored = state | {name: packed, f"{name}_scale_inv": scale}
+    config = CONFIG.to_hf() | {"quantization_config": {"quant_method": "fp8"}}
+    found = open_checkpoint(write(tmp_path / "m", stored, config))
+    each = {2: 128, 1: 176}.get(scale.shape[0], 1) if scale.ndim == 2 else 1
+    wide = scale.repeat_interleave(each, 0)[:176] if scale.ndim == 2 else scale
+    assert torch.allclose(found.read("up", 1), packed.float() * wide)
+    assert found.stored[name].dtype == "F8_E4M3" and any("quantised (fp8)" in line for line in found.missing)
+    assert torch.equal(found.stored[name].read_rows(2, 5), found.read("up", 1)[2:5])
+
+
+def test_tables_of_whole_numbers_are_no_hindrance(state: State, tmp_path: Path) -> None:
+    extra = {
+        "position_ids": torch.arange(64),
+        "model.layers.0.mlp.qweight": torch.zeros(4, 4, dtype=torch.int32),
+        "seen": torch.tensor(True),
+    }
+    found = open_checkpoint(write(tmp_path / "m", state | extra))
+    alike(found, state)
+    assert set(found.unknown) == set(extra)
+    assert find_identities(found, found).keys() <= set(state)

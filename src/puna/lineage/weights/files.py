@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from puna.errors import PunaError
-from puna.model.formats.huggingface import INDEX, WEIGHTS, no_weights, place_of, read_tensor
+from puna.model.formats.huggingface import INDEX, WEIGHTS, _Place, no_weights, place_of, read_tensor
 from puna.model.formats.safetensors_header import DTYPES, Entry, listed, parse_json, read_header, shown
 from puna.reading import MAX_JSON, find_inside, read_bytes
 
@@ -106,12 +106,15 @@ def _tensors_of(path: Path) -> dict[str, Stored]:
     for name, entry in sorted(header.tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if name.endswith(_ANGLES):
             continue
-        place = place_of(path, name, header, entry)
-        found[name] = Stored(
-            entry.shape, _CODES[entry.dtype], lambda place=place: read_tensor(place, True),  # type: ignore[misc]
-            lambda begin, end, place=place: read_tensor(replace(place, entry=_rows(place.entry, begin, end)), True),
-        )  # fmt: skip
+        found[name] = _stored(place_of(path, name, header, entry))
     return found
+
+
+def _stored(place: _Place) -> Stored:
+    def part(begin: int, end: int) -> Tensor:
+        return read_tensor(replace(place, entry=_rows(place.entry, begin, end)), True)
+
+    return Stored(place.entry.shape, _CODES[place.entry.dtype], lambda: read_tensor(place, True), part)
 
 
 def _rows(entry: Entry, begin: int, end: int) -> Entry:

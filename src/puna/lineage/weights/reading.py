@@ -205,21 +205,15 @@ def assembled(
 
 def _guessed(found: Checkpoint, like: Checkpoint) -> Checkpoint:
     """Roles by the map of names onto those of `like`: tensors of one pattern stand for the tensors of the partner's, number for number."""
-    from puna.lineage.names import compare_names, numbered
+    from puna.lineage.names import roles_by
 
-    renames = {one.model: one.reference for one in compare_names(found, like).renames}
-    roles, names = dict(found.roles), {source.name: role for role, source in like.roles.items()}
-    for name in found.unknown:
-        pattern, numbers = numbered(name)
-        partner = renames.get(pattern)
-        if partner is None or partner.count("{}") != len(numbers):
-            continue
-        role = names.get(partner.format(*numbers)) or role_of(partner.format(*numbers))
-        if role is not None:
+    roles, unknown = dict(found.roles), set(found.unknown)
+    for name, role in roles_by(found, like).items():
+        if name in unknown:
             roles.setdefault(role, Source(name))
     sizes = _sizes(found.config, found.stored, roles, found.where)
-    unknown = tuple(name for name in found.unknown if name not in {source.name for source in roles.values()})
-    return replace(found, roles=roles, sizes=sizes, unknown=unknown)
+    used = {source.name for source in roles.values()}
+    return replace(found, roles=roles, sizes=sizes, unknown=tuple(name for name in found.unknown if name not in used))
 
 
 _FUSED = re.compile(r"\.(qkv_proj|W_pack|query_key_value|gate_up_proj)\.weight$")
