@@ -61,6 +61,13 @@ def curves(result: ZooResult) -> dict[str, list[dict[str, Any]]]:
     return made
 
 
+def _lines(value: dict[str, Any]) -> str:
+    """JSON with a pair of models a line: a thousand of them are read by programs, and a change of one shows as one line."""
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in value["rows"])
+    rest = json.dumps({**value, "rows": []}, indent=1, ensure_ascii=False)
+    return rest.replace('"rows": []', f'"rows": [\n{rows}\n]', 1) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="default")
@@ -90,7 +97,7 @@ def main() -> None:
         "curves": found,
         **result.model_dump(mode="json"),
     }
-    RESULTS.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(_lines(value), encoding="utf-8")
     if args.calibrate:
         tests = {
             name: {key: rate.model_dump(mode="json") for key, rate in rates.items()}

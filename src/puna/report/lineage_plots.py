@@ -42,19 +42,7 @@ def block_map(found: Weights, name: str, width: int) -> Markup | None:
         for column, value in enumerate(values):
             x = left + side * column
             shade = min(1.0, max(0.0, -(value or 0.0)) / _FULL)
-            body.append(svg.rect(x, y, side - 1, side - 1, "rival-bar"))
-            if shade > 0.02:
-                body.append(
-                    svg.element(
-                        "rect",
-                        x=x,
-                        y=y,
-                        width=side - 1,
-                        height=side - 1,
-                        class_="own-mark",
-                        fill_opacity=f"{shade:.2f}",
-                    )
-                )
+            body += _cell(x, y, side - 1, side - 1, shade)
     for block in found.blocks:
         if block.source is not None:
             x, y = left + side * block.source, top + side * block.block
@@ -90,21 +78,9 @@ def difference_map(found: Weights, name: str, width: int) -> Markup | None:
         for at, layer in enumerate([None] if single else columns):
             value = cells.get((kind, layer))
             x = left + wide * at
-            body.append(svg.rect(x, y, wide - 1, tall - 1, "rival-bar"))
+            body += _cell(x, y, wide - 1, tall - 1, 0.0 if value is None else 0.5 * min(1.0, value / _STRANGERS))
             if value is None:
                 continue
-            shade = min(1.0, value / _STRANGERS)
-            body.append(
-                svg.element(
-                    "rect",
-                    x=x,
-                    y=y,
-                    width=wide - 1,
-                    height=tall - 1,
-                    class_="own-mark",
-                    fill_opacity=f"{0.5 * shade:.2f}",
-                )
-            )
             if wide >= 36:
                 body.append(svg.label(x + wide / 2, y + 15, f"{value:.2f}", "label", "middle"))
         values = [cells[key] for key in cells if key[0] == kind]
@@ -112,3 +88,14 @@ def difference_map(found: Weights, name: str, width: int) -> Markup | None:
     return svg.frame(
         name, width, top + tall * len(kinds) + 2, "How much each tensor differs", "; ".join(said) + ".", body
     )
+
+
+def _cell(x: float, y: float, width: float, height: float, shade: float) -> list[str]:
+    """A cell of a heat map; a shade too faint to see is left out."""
+    empty = svg.rect(x, y, width, height, "rival-bar")
+    if shade <= 0.02:
+        return [empty]
+    return [
+        empty,
+        svg.element("rect", x=x, y=y, width=width, height=height, class_="own-mark", fill_opacity=f"{shade:.2f}"),
+    ]

@@ -89,7 +89,7 @@ def _examine(
         if stream.basis is not None:
             ours = View(ours.checkpoint, stream.basis)
             blocks = map_blocks(ours, theirs, effort, progress)
-            beside = _beside(ours, theirs, blocks)
+            beside = _beside(ours, theirs)
             tests += [
                 units_in_place(ours, theirs, progress),
                 phi_u(ours, theirs, beside, effort, progress),
@@ -148,13 +148,10 @@ def _whole(checkpoint: Checkpoint, bad: dict[str, str]) -> bool:
     return all((name := names.get(role)) is not None and "NaN" not in bad.get(name, "") for role in needed)  # type: ignore[call-overload]
 
 
-def _beside(ours: View, theirs: View, blocks: BlockMap) -> list[tuple[int, int]]:
-    """Pairs of blocks for phi_U: block i beside block i where there are as many, which no test chose; else those of the map, and then
-    phi_U is told to be chosen (the map does not look at the places of up rows alone, but at them among others)."""
-    if ours.layers == theirs.layers:
-        return [(i, i) for i in range(ours.layers)]
-    shorter = min(ours.layers, theirs.layers)
-    return [(i, i) for i in range(shorter)]
+def _beside(ours: View, theirs: View) -> list[tuple[int, int]]:
+    """Pairs of blocks for phi_U, block i beside block i: chosen by no test, so that its p-value holds. Where one model is deeper this sees only
+    what kept its place; the block map sees the rest."""
+    return [(i, i) for i in range(min(ours.layers, theirs.layers))]
 
 
 def _deciding(tests: Sequence[Test]) -> tuple[float | None, str]:

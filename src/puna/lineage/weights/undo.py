@@ -19,7 +19,6 @@ from torch import Tensor
 from puna.lineage.weights.reading import Role
 from puna.lineage.weights.view import View
 
-ATTENTION_IN, MLP_IN = ("q", "k", "v"), ("gate", "up")
 _MOST_TOKENS, _SEED = 8192, 13
 _CLEARLY = 0.7  # an undoing is kept where it leaves less than this share of the difference
 _ALIKE = (
