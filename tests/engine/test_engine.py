@@ -83,7 +83,7 @@ def force(engine: Engine, monkeypatch: pytest.MonkeyPatch, wanted: list[int]) ->
         row[:, next(queue)] = 9.0
         return row
 
-    monkeypatch.setattr(engine.model, "logits", logits)
+    monkeypatch.setattr(engine.reader, "logits", logits)
 
 
 def test_end_tokens_end_a_reply_and_are_no_text(engine: Engine, monkeypatch: pytest.MonkeyPatch):

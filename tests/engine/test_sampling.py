@@ -132,6 +132,17 @@ def test_every_value_out_of_range_is_named():
         assert name in caught.value.line()
 
 
+def test_openais_ranges_are_checked_and_named():
+    Sampling(presence_penalty=-2, frequency_penalty=2.0, logit_bias=tuple((id_, -100.0) for id_ in range(300)))
+    with pytest.raises(PunaError) as caught:
+        Sampling(presence_penalty=2.1, frequency_penalty=math.nan, logit_bias=((1, 100.5), (1, 3.0), (-4, math.nan)))
+    for name in ("presence_penalty", "frequency_penalty", "a token once", "0 or more", "between -100 and 100"):
+        assert name in caught.value.line()
+    with pytest.raises(PunaError, match="at most 300 tokens"):
+        Sampling(logit_bias=tuple((id_, 0.0) for id_ in range(301)))
+    assert len({Sampling(logit_bias=((1, 2.0),)), Sampling(logit_bias=((1, 2.0),))}) == 1
+
+
 @pytest.mark.parametrize(
     "extreme",
     [

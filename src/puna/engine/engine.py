@@ -7,21 +7,23 @@ reply runs past the model's context.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from puna.engine.batch import BLOCK, Batch, Limits, check_prompt
 from puna.engine.chat import Conversation
-from puna.engine.decoding import OneToken
-from puna.engine.sampling import Sampler, Sampling
+from puna.engine.linears import Precision
+from puna.engine.logprobs import token_logprobs
+from puna.engine.paged import Reader, Reading
+from puna.engine.request import Failed, FinishReason, Request, TokenLogprob
+from puna.engine.sampling import Sampling
 from puna.engine.scoring import Row, logprobs
-from puna.engine.text import TextStream
-from puna.engine.threads import threads_for
 from puna.errors import PunaError
-from puna.model.cache import KVCache
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.device import Device
@@ -30,9 +32,12 @@ from puna.model.manifest import Manifest
 from puna.tokens import Tokenizer
 from puna.tokens.formats import open_tokenizer
 
-FinishReason = Literal["stop", "length"]
+if TYPE_CHECKING:
+    from puna.engine.constrain import Constraints
+
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 BATCH_ROWS = 32  # rows that generate together: enough to fill the matrix products of a small model
+_CHUNK = 256  # tokens read at a time where every position's hidden state or logits are wanted
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ class Completion:
 class Engine:
     """One model with its tokenizer, in memory."""
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, config: ModelConfig, precision: Precision = "fp32"
+    ) -> None:
         if tokenizer.vocab_size > config.vocab_size:
             raise PunaError(
                 f"the tokenizer has {tokenizer.vocab_size} entries and the model knows {config.vocab_size}",
@@ -74,15 +81,17 @@ class Engine:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.stop_ids = _stop_ids(tokenizer, config)
         self.banned_ids = _banned_ids(tokenizer, config, self.stop_ids)
-        self._device = model.head_weight().device
+        self.precision = precision
 
     @classmethod
     def load(
-        cls, path: Path, device: Device | torch.device | str | None = None, *, tokenizer: Path | None = None
-    ) -> "Engine":
-        """The model at `path` (a folder, a `.gguf` or a llama2.c `.bin` file), in fp32, on `device` (None: the GPU where there is one).
+        cls, path: Path, device: Device | torch.device | str | None = None, *, tokenizer: Path | None = None,
+        precision: Precision = "fp32",
+    ) -> "Engine":  # fmt: skip
+        """The model at `path` (a folder, a `.gguf` or a llama2.c `.bin` file) on `device` (None: the GPU where there is one).
 
-        `tokenizer`: a folder or file; None looks in and beside the model. Raises PunaError where a file is missing, truncated
+        `tokenizer`: a folder or file; None looks in and beside the model. In another `precision` than fp32 it can answer and
+        embed, and `model` holds no weights any more. Raises PunaError where a file is missing, truncated
         or altered, or where the tokenizer has more entries than the embedding has rows.
         """
         path = Path(path)
@@ -91,7 +100,25 @@ class Engine:
         model = load_model(path, device=device.device if isinstance(device, Device) else device)
         if path.is_dir():
             Manifest.find(path).verify_all(_FILES)
-        return cls(model, open_tokenizer(tokenizer or path), model.config)
+        engine = cls(model, open_tokenizer(tokenizer or path), model.config, precision)
+        if precision != "fp32":
+            if precision == "int8" and model.head_weight().device.type != "cpu":
+                raise PunaError("int8 runs on the CPU", where="precision", mend="choose bf16 on a GPU")
+            _ = engine.reader
+            engine.model.to("meta")  # the reader has what it needs: fp32's memory is free again
+        return engine
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The weights as generation reads them, made at the first use."""
+        return Reader(self.model, self.precision, self.config)
+
+    @cached_property
+    def constraints(self) -> "Constraints":
+        """What turns a wanted shape into the ids that may come next, made at the first use."""
+        from puna.engine.constrain import Constraints  # an extra's library: only where a shape is wanted
+
+        return Constraints(self.tokenizer, self.config.vocab_size, self.stop_ids)
 
     def begin(self, text: str) -> list[int]:
         """The ids of a prompt that begins with `text`: with the begin token before it where the model expects one."""
@@ -157,69 +184,52 @@ class Engine:
             raise ValueError(f"{len(prompts)} prompts need as many samplings; got {len(sampling)}")
         return list(sampling)
 
-    @torch.inference_mode()
     def _together(self, rows: list[int], prompts: list[Sequence[int]], settings: list[Sampling]) -> Iterator[Step]:
-        """One batch: all prompts are read at once, then one token per row and pass; a finished row leaves."""
-        limits = [min(one.max_tokens, self.context - len(ids)) for one, ids in zip(settings, prompts, strict=True)]
-        live = [
-            _Reply(row, limit, TextStream(one.stop), self, starts_text=self.tokenizer.special_ids.issuperset(ids))
-            for row, limit, one, ids in zip(rows, limits, settings, prompts, strict=True)
-        ]
-        sampler = Sampler(settings, prompts, self.config.vocab_size, self.banned_ids, self._device)
-        capacity = max(len(ids) + limit for ids, limit in zip(prompts, limits, strict=True))
-        cache = KVCache(self.config, len(rows), capacity, device=self._device)
-        logits, read_one = self._read(prompts, cache), OneToken(self.model, cache)
-        while True:
-            chosen = sampler.next(logits)
-            for reply, token in zip(live, chosen.tolist(), strict=True):
-                yield reply.take(token)
-            staying = [number for number, reply in enumerate(live) if not reply.finished]
-            if not staying:
-                return
-            if len(staying) < len(live):
-                live = [live[number] for number in staying]
-                index = torch.tensor(staying, device=self._device)
-                chosen = chosen[index]
-                sampler.keep(staying)
-                cache.select(index)
-            with threads_for(self.config.parameters * len(live)):
-                logits = self.model.logits(read_one(chosen, cache))
+        """One batch, in a cache that is gone afterwards."""
+        limits = [min(self.context, len(ids) + one.max_tokens) for one, ids in zip(settings, prompts, strict=True)]
+        longest = 1 << (-(-max(limits) // BLOCK) - 1).bit_length()  # as `BlockPool.claim` lays texts out
+        batch = Batch(self, Limits(running=len(rows), waiting=len(rows), step_tokens=8192), len(rows) * longest)
+        numbers = {
+            batch.add(Request(tuple(ids), one)): row for row, ids, one in zip(rows, prompts, settings, strict=True)
+        }
+        while len(batch):
+            for job, delta in batch.step():
+                if isinstance(delta, Failed):
+                    raise delta
+                yield Step(numbers[job], delta.ids[0] if delta.ids else None, delta.text, delta.finish_reason)
 
-    def _read(self, prompts: list[Sequence[int]], cache: KVCache) -> Float[Tensor, "b v"]:
-        """Read the prompts, padded on the right, into the cache; the logits after each prompt's last token."""
-        lengths = torch.tensor([len(ids) for ids in prompts], device=self._device)
-        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
-        for row, prompt in zip(ids, prompts, strict=True):
-            row[: len(prompt)] = torch.tensor(prompt)
-        hidden = self.model(ids.to(self._device), cache=cache)
-        cache.advance(lengths)
-        return self.model.logits(hidden[torch.arange(len(prompts), device=self._device), lengths - 1])
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, " d"]:
+        """The mean of the last layer's normed hidden states over all tokens, scaled to length 1; in fp32, on the CPU.
 
+        Raises `PunaError` for ids that do not fit.
+        """
+        total = torch.zeros(self.config.hidden_size, dtype=torch.float64)
+        for hidden in self._hidden(ids):
+            total += hidden.double().sum(0).cpu()
+        return torch.nn.functional.normalize(total, dim=0).float()
 
-class _Reply:
-    """One row's reply as it grows."""
+    def prompt_logprobs(self, ids: Sequence[int], top: int = 0) -> list[TokenLogprob | None]:
+        """ln p of each id after those before it, and the `top` likeliest in its place; None for the first, which has none before.
 
-    def __init__(self, row: int, limit: int, text: TextStream, engine: Engine, *, starts_text: bool) -> None:
-        """`starts_text`: the prompt holds no text, so a SentencePiece token's first space is none of the reply's."""
-        self._row, self._left, self._text, self._starts_text = row, limit, text, starts_text
-        self._stop_ids, self._tokens = engine.stop_ids, engine.tokenizer
-        self.finished = False
+        Raises `PunaError` for ids that do not fit.
+        """
+        found: list[TokenLogprob | None] = [None]
+        for hidden in self._hidden(ids):
+            after = torch.tensor(ids[len(found) : len(found) + len(hidden)])
+            if len(after):
+                logits = self.reader.logits(hidden[: len(after)])
+                found += token_logprobs(logits, after, [top] * len(after))
+        return found
 
-    def take(self, token: int) -> Step:
-        """The step that this token makes; `finished` is set where it is the last."""
-        if token in self._stop_ids:
-            self.finished = True
-            return Step(self._row, None, self._text.finish(), "stop")
-        text = self._text.push(self._tokens.token_bytes(token, starts_text=self._starts_text))
-        self._starts_text = False
-        self._left -= 1
-        if self._text.stopped:
-            self.finished = True
-            return Step(self._row, token, text, "stop")
-        if self._left == 0:
-            self.finished = True
-            return Step(self._row, token, text + self._text.finish(), "length")
-        return Step(self._row, token, text)
+    @torch.inference_mode()
+    def _hidden(self, ids: Sequence[int]) -> Iterator[Float[Tensor, "n d"]]:
+        """Hidden states of all ids, some at a time."""
+        check_prompt([*ids], self.context + 1, self.config.vocab_size)
+        blocks = -(-len(ids) // BLOCK)
+        cache = self.reader.cache(blocks, BLOCK)
+        for start in range(0, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
+            yield self.reader.hidden([Reading(part, start, range(blocks), len(part))], cache)
 
 
 def _stop_ids(tokenizer: Tokenizer, config: ModelConfig) -> frozenset[int]:

@@ -18,8 +18,10 @@ from torch import Tensor
 from puna.errors import PunaError
 
 _NEVER = float("-inf")
-_SEEDS = 2**63
+SEEDS = 2**63
 _LEAST, _MOST = 1e-4, 100.0  # of temperature and penalty: beyond, fp32 has no numbers for what is left to choose from
+_PENALTY = 2.0  # OpenAI's range of presence and frequency penalty
+MOST_BIASED = 300  # tokens that logit_bias may name, as OpenAI's
 _HEAD = 512  # how many of the likeliest tokens nucleus sampling looks at first
 
 
@@ -39,12 +41,19 @@ class Sampling:
     """Keep tokens at least this share as likely as the likeliest; 0 keeps all."""
     repetition_penalty: float = 1.0
     """Divides (or multiplies, below zero) the logits of tokens that have occurred; 1 leaves them."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that the reply has already; 0 leaves them. As OpenAI's."""
+    frequency_penalty: float = 0.0
+    """Taken off a token's logit for each time that the reply has it; 0 leaves them. As OpenAI's."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(id, what is added to its logit), each id once; 100 forces a token and -100 forbids it, as good as. As OpenAI's."""
     seed: int | None = None
     """Same seed, same reply; None draws a fresh one."""
     stop: tuple[str, ...] | list[str] = field(default=())
     """Texts before which a reply ends; they are not part of it."""
 
     def __post_init__(self) -> None:
+        bias = self.logit_bias
         ranges = [
             (self.max_tokens >= 1, "max_tokens must be 1 or more", self.max_tokens),
             (0.0 <= self.temperature <= _MOST, "temperature must lie between 0 and 100", self.temperature),
@@ -56,7 +65,25 @@ class Sampling:
                 "repetition_penalty must lie between 0.01 and 100",
                 self.repetition_penalty,
             ),
-            (self.seed is None or 0 <= self.seed < _SEEDS, "seed must lie between 0 and 2**63 - 1", self.seed),
+            (
+                abs(self.presence_penalty) <= _PENALTY,
+                "presence_penalty must lie between -2 and 2",
+                self.presence_penalty,
+            ),
+            (
+                abs(self.frequency_penalty) <= _PENALTY,
+                "frequency_penalty must lie between -2 and 2",
+                self.frequency_penalty,
+            ),
+            (len(bias) <= MOST_BIASED, f"logit_bias may name at most {MOST_BIASED} tokens", len(bias)),
+            (len(dict(bias)) == len(bias), "logit_bias must name a token once", bias[:MOST_BIASED]),
+            (all(id_ >= 0 for id_, _ in bias), "logit_bias must name tokens by ids of 0 or more", bias[:MOST_BIASED]),
+            (
+                all(abs(by) <= _MOST for _, by in bias),
+                "logit_bias must lie between -100 and 100",
+                [by for _, by in bias if not abs(by) <= _MOST][:1],
+            ),
+            (self.seed is None or 0 <= self.seed < SEEDS, "seed must lie between 0 and 2**63 - 1", self.seed),
             (all(self.stop), "a stop text must not be empty", list(self.stop)),
         ]
         wrong = [f"{rule} (got {value})" for holds, rule, value in ranges if not holds]
@@ -183,7 +210,7 @@ class Sampler:
         self._penalty = self._column([one.repetition_penalty for one in settings])
         self._temperature = self._column([1.0 if one.greedy else one.temperature for one in settings])
         self._top_k = torch.tensor(
-            [[min(one.top_k, _SEEDS - 1)] for one in settings], dtype=torch.long, device=self._device
+            [[min(one.top_k, SEEDS - 1)] for one in settings], dtype=torch.long, device=self._device
         )
         self._top_p = self._column([one.top_p for one in settings])
         self._min_p = self._column([one.min_p for one in settings])
@@ -210,5 +237,5 @@ class Sampler:
 
 def _generator(seed: int | None, device: torch.device) -> torch.Generator:
     generator = torch.Generator(device=device)
-    generator.manual_seed(secrets.randbelow(_SEEDS) if seed is None else seed)
+    generator.manual_seed(secrets.randbelow(SEEDS) if seed is None else seed)
     return generator

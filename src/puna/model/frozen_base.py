@@ -41,7 +41,7 @@ class QuantisedLinear(nn.Module):
     def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None, bits: Bits) -> None:
         super().__init__()
         (self.out_features, self.in_features), self.bits = weight.shape, bits
-        codes, scales = (_to_int8 if bits == 8 else _to_nf4)(weight.detach().float())
+        codes, scales = (to_int8 if bits == 8 else _to_nf4)(weight.detach().float())
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
         values = torch.tensor(NF4, device=weight.device)
@@ -85,7 +85,7 @@ class _Product(torch.autograd.Function):
         return grads[0] @ ctx.layer.weight.to(grads[0].dtype), None
 
 
-def _to_int8(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Tensor]:
+def to_int8(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Tensor]:
     scales = weight.abs().amax(1, keepdim=True).div_(127.0)
     return (weight / scales.clamp_min(torch.finfo(torch.float32).tiny)).round_().to(torch.int8), scales
 
