@@ -16,7 +16,7 @@ from puna.engine.logprobs import token_logprobs
 from puna.engine.paged import PagedCache, Reader, Reading
 from puna.engine.reply import Reply
 from puna.engine.request import Delta, Failed, Request, TokenLogprob
-from puna.engine.schedule import Part, Scheduler, Sequence
+from puna.engine.schedule import Part, Scheduler, Text
 from puna.engine.threads import threads_for
 from puna.errors import PunaError
 from puna.memory import free_memory
@@ -50,7 +50,7 @@ class Job:
     """One request on its way. `state` is what drawing knows of it."""
 
     request: Request
-    sequence: Sequence
+    text: Text
     reply: Reply
     state: RowState
     lookup: "Lookup | None" = None
@@ -85,7 +85,7 @@ class Batch:
         self._cache: PagedCache = self._reader.cache(blocks, BLOCK)
         self._scheduler = Scheduler(BlockPool(blocks, BLOCK), running=limits.running, step_tokens=limits.step_tokens)
         self._chooser = Chooser(engine.config.vocab_size, engine.banned_ids)
-        self._jobs: dict[Sequence, Job] = {}
+        self._jobs: dict[Text, Job] = {}
         self.stats = Stats(blocks=blocks, blocks_free=blocks)
 
     def __len__(self) -> int:
@@ -96,27 +96,27 @@ class Batch:
         engine, prompt, sampling = self._engine, list(request.prompt), request.sampling
         check_prompt(prompt, engine.context, engine.config.vocab_size)
         limit = min(engine.context, len(prompt) + sampling.max_tokens)
-        sequence = Sequence(prompt, limit)
+        text = Text(prompt, limit)
         state = RowState(sampling, prompt, engine.config.vocab_size, constraint)
-        self._scheduler.add(sequence)
+        self._scheduler.add(text)
         starts_text = engine.tokenizer.special_ids.issuperset(prompt)
         reply = Reply(
-            engine.tokenizer, engine.stop_ids, sampling.stop, sequence.limit - len(prompt), starts_text=starts_text
+            engine.tokenizer, engine.stop_ids, sampling.stop, text.limit - len(prompt), starts_text=starts_text
         )
         guesses = self._limits.lookup and sampling.greedy and not state.changes_logits and request.top_logprobs is None
-        job = Job(request, sequence, reply, state)
+        job = Job(request, text, reply, state)
         if guesses:
             from puna.engine.lookup import Lookup
 
             job.lookup = Lookup(prompt)
-        self._jobs[sequence] = job
+        self._jobs[text] = job
         self._count()
         return job
 
     def abort(self, job: Job) -> None:
         """Take a reply out at once: its blocks are free when this returns. Nothing where it has ended."""
-        if self._jobs.pop(job.sequence, None) is not None:
-            self._scheduler.remove(job.sequence)
+        if self._jobs.pop(job.text, None) is not None:
+            self._scheduler.remove(job.text)
             self._finished("abort")
 
     @torch.inference_mode()
@@ -135,23 +135,23 @@ class Batch:
                 try:
                     grown += self._read([part])
                 except Exception as own:
-                    grown.append((self._jobs[part.sequence], _failed(own if len(parts) > 1 else error)))
+                    grown.append((self._jobs[part.text], _failed(own if len(parts) > 1 else error)))
         for job, delta in grown:
             if isinstance(delta, Failed):  # what it wrote may be no numbers: nobody is to find or to meet it
-                self._scheduler.pool.forget(job.sequence.blocks)
-                self._cache.clear(job.sequence.blocks)
+                self._scheduler.pool.forget(job.text.blocks)
+                self._cache.clear(job.text.blocks)
             if isinstance(delta, Failed) or delta.finish_reason:
-                self._jobs.pop(job.sequence)
-                self._scheduler.remove(job.sequence)
+                self._jobs.pop(job.text)
+                self._scheduler.remove(job.text)
                 self._finished("error" if isinstance(delta, Failed) else str(delta.finish_reason))
         self._count()
         yield from grown
 
     def _guess(self, job: Job) -> None:
-        sequence = job.sequence
-        if job.lookup is not None and sequence.read == len(sequence.ids) - 1:
-            room = sequence.limit - len(sequence.ids) - 1
-            sequence.draft = job.lookup.propose(room) if room > 0 else []
+        text = job.text
+        if job.lookup is not None and text.read == len(text.ids) - 1:
+            room = text.limit - len(text.ids) - 1
+            text.draft = job.lookup.propose(room) if room > 0 else []
 
     def _read(self, parts: list[Part]) -> list[tuple[Job, Delta | Failed]]:
         """Read the parts and let the replies grow whose text was read to its end."""
@@ -159,17 +159,17 @@ class Batch:
             return []
         readings, drafts = [], []
         for part in parts:
-            draft = list(part.sequence.draft) if part.last else []
+            draft = list(part.text.draft) if part.last else []
             drafts.append(draft)
-            readings.append(Reading(part.ids, part.start, part.sequence.blocks, 1 + len(draft) if part.last else 0))
+            readings.append(Reading(part.ids, part.start, part.text.blocks, 1 + len(draft) if part.last else 0))
         with threads_for(sum(len(part.ids) for part in parts) * self._engine.config.parameters):
             logits = self._reader(readings, self._cache)
         for part, draft in zip(parts, drafts, strict=True):
-            if part.start < len(self._jobs[part.sequence].request.prompt):
+            if part.start < len(self._jobs[part.text].request.prompt):
                 self.stats.prompt_tokens += len(part.ids)
-            self._scheduler.advance(part.sequence, part.start + len(part.ids) - len(draft))
+            self._scheduler.advance(part.text, part.start + len(part.ids) - len(draft))
         ending = [(part, draft) for part, draft in zip(parts, drafts, strict=True) if part.last]
-        jobs = [self._jobs[part.sequence] for part, _ in ending]
+        jobs = [self._jobs[part.text] for part, _ in ending]
         if not jobs:
             return []
         sizes = [1 + len(draft) for _, draft in ending]
@@ -205,26 +205,26 @@ class Batch:
         """Let a reply take the ids that were chosen for it."""
         if ids[-1] == NOTHING:
             return Failed("the model's logits are no numbers, or the wanted shape allows no token of its vocabulary")
-        sequence, state = job.sequence, job.state
+        text, state = job.text, job.state
         try:
             for id_ in ids if len(ids) == 1 else []:  # `check` has pushed those of a draft
                 state.push(id_)
             complete = bool(getattr(state.constraint, "finished", False))
         except Exception as error:  # a library's matcher refused: this reply's own trouble
             return _failed(error)
-        before = len(sequence.ids)
-        sequence.ids.extend(ids)
-        sequence.draft = []
+        before = len(text.ids)
+        text.ids.extend(ids)
+        text.draft = []
         if job.lookup is not None:
             for id_ in ids:
                 job.lookup.push(id_)
-        self._scheduler.advance(sequence, before + len(ids) - 1)
+        self._scheduler.advance(text, before + len(ids) - 1)
         delta = job.reply.take(ids, () if logprob is None else (logprob,), ends=complete)
         self.stats.generated_tokens += len(delta.ids)
         if not job.began:
             job.began = True
-            self.stats.cached_tokens += sequence.found
-            delta = Delta(delta.ids, delta.text, delta.logprobs, delta.finish_reason, sequence.found)
+            self.stats.cached_tokens += text.found
+            delta = Delta(delta.ids, delta.text, delta.logprobs, delta.finish_reason, text.found)
         return delta
 
     def _finished(self, reason: str) -> None:

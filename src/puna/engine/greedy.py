@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from puna.engine.decoding import OneToken
+from puna.engine.blocks import BlockPool
+from puna.engine.paged import PagedCache, Reader, Reading
+from puna.engine.schedule import Scheduler, Text
 from puna.engine.threads import threads_for
 from puna.errors import PunaError
-from puna.model.cache import KVCache
 from puna.model.decoder import Decoder
 
 BATCH_ROWS = 32
+BLOCK = 16
 _CACHE_BYTES = 512 << 20
+_STEP_TOKENS = 8192
 
 
 def greedy(
@@ -39,54 +42,34 @@ def greedy(
             raise PunaError(
                 f"a prompt of {len(prompt)} tokens and a reply of {limit} do not fit a context of {context}"
             )
+    if not prompts:
+        return
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
-    config = model.config
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    while order:
-        longest = len(prompts[order[0]]) + max(limits[number] for number in order[:BATCH_ROWS])
-        count = max(1, min(BATCH_ROWS, _CACHE_BYTES // (per_token * longest)))
-        batch, order = order[:count], order[count:]
-        yield from _together(model, batch, prompts, limits, ends)
-
-
-def _together(
-    model: Decoder, live: list[int], prompts: Sequence[Sequence[int]], limits: Sequence[int],
-    ends: Callable[[int, list[int]], bool],
-) -> Iterator[tuple[int, list[int] | None]]:  # fmt: skip
-    """One batch: the prompts at once, padded on the right, then a token for each row and pass; a finished row leaves."""
-    device = model.head_weight().device
-    replies: dict[int, list[int]] = {number: [] for number in live}
-    with torch.inference_mode():
-        lengths = torch.tensor([len(prompts[number]) for number in live])
-        ids = torch.zeros(len(live), int(lengths.max()), dtype=torch.long)
-        for row, number in zip(ids, live, strict=True):
-            row[: len(prompts[number])] = torch.tensor(prompts[number])
-        capacity = max(len(prompts[number]) + limits[number] for number in live)
-        cache = KVCache(model.config, len(live), capacity, dtype=model.head_weight().dtype, device=device)
-        hidden = model(ids.to(device), cache=cache)
-        lengths = lengths.to(device)
-        cache.advance(lengths)
-        hidden = hidden[torch.arange(len(live), device=device), lengths - 1]
-        read_one = OneToken(model, cache)
-        while live:
-            logits = model.logits(hidden)
-            chosen = torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1)
-            staying = []
-            for row, (number, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
-                if token < 0:
-                    del replies[number]
-                    yield number, None
-                    continue
-                replies[number].append(token)
-                if len(replies[number]) >= limits[number] or ends(number, replies[number]):
-                    yield number, replies.pop(number)
-                else:
-                    staying.append(row)
-            if len(staying) < len(live):
-                live = [live[row] for row in staying]
-                index = torch.tensor(staying, dtype=torch.long, device=device)
-                chosen = chosen[index]
-                cache.select(index)
-            if live:
-                with threads_for(model.config.parameters * len(live)):
-                    hidden = read_one(chosen, cache)
+    texts = {Text(list(prompts[number]), len(prompts[number]) + limits[number]): number for number in order}
+    reader = Reader(model)
+    row = -(-max(text.limit for text in texts) // BLOCK)  # blocks of the longest
+    most = _CACHE_BYTES // (BLOCK * PagedCache.bytes_per_token(model.config, reader.dtype))
+    pool = BlockPool(max(row, min(most, BATCH_ROWS * (1 << (row - 1).bit_length()))), BLOCK)
+    scheduler, cache = Scheduler(pool, running=BATCH_ROWS, step_tokens=_STEP_TOKENS), reader.cache(pool.blocks, BLOCK)
+    for text in texts:
+        scheduler.add(text)
+    while texts:
+        parts = scheduler.plan()
+        readings = [Reading(part.ids, part.start, part.text.blocks, int(part.last)) for part in parts]
+        with threads_for(sum(len(part.ids) for part in parts) * model.config.parameters):
+            logits = reader(readings, cache)
+        for part in parts:
+            scheduler.advance(part.text, part.start + len(part.ids))
+        chosen = torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1).tolist()
+        for part, token in zip([part for part in parts if part.last], chosen, strict=True):
+            text, number = part.text, texts[part.text]
+            reply = [*text.ids[len(prompts[number]) :], token]
+            if token < 0:  # what it wrote may be no numbers: nobody is to find or to meet it
+                pool.forget(text.blocks)
+                cache.clear(text.blocks)
+            elif len(reply) < limits[number] and not ends(number, reply):
+                text.ids.append(token)
+                continue
+            scheduler.remove(text)
+            del texts[text]
+            yield number, (reply if token >= 0 else None)

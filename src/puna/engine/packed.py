@@ -16,13 +16,13 @@ all trunks of a batch (the same few-shot examples) may come as a `Prefix`: its k
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from puna.engine.decoding import _Weights, _weights
 from puna.model.attention import attention, attention_mask
 from puna.model.decoder import Decoder, Layer
 
@@ -74,6 +74,36 @@ class Pack:
             keys = torch.cat((torch.arange(before, device=device).expand(len(places), -1), self.positions), dim=1)
             seen = seen & (at - keys[:, None, :] < window)
         return seen.unsqueeze(1)
+
+
+class _Weights(NamedTuple):
+    """One layer's tensors, shared with the decoder: norms, projections with their biases, MLP."""
+
+    norm: Tensor
+    projections: tuple[tuple[Tensor, Tensor | None], ...]
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    o: Tensor
+    mlp_norm: Tensor
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+
+def _weights(layer: Layer) -> _Weights:
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return _Weights(
+        norm=layer.input_layernorm.weight,
+        projections=tuple((one.weight, one.bias) for one in projections),
+        q_norm=None if attention.q_norm is None else attention.q_norm.weight,
+        k_norm=None if attention.k_norm is None else attention.k_norm.weight,
+        o=attention.o_proj.weight,
+        mlp_norm=layer.post_attention_layernorm.weight,
+        gate=mlp.gate_proj.weight,
+        up=mlp.up_proj.weight,
+        down=mlp.down_proj.weight,
+    )
 
 
 class Reader:

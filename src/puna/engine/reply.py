@@ -6,7 +6,7 @@ text, a reply runs past its limit, or an id is lost where a stop text was comple
 
 from collections.abc import Sequence
 
-from puna.engine.request import Delta, TokenLogprob
+from puna.engine.request import Delta, FinishReason, TokenLogprob
 from puna.engine.text import TextStream
 from puna.tokens import Tokenizer
 
@@ -27,7 +27,8 @@ class Reply:
         The id that ends a reply is no part of it; a stop text's ids are, as far as they were drawn.
         """
         taken: list[int] = []
-        text, reason = "", None  # type: str, FinishReason | None
+        text = ""
+        reason: FinishReason | None = None
         for id_ in ids:
             if id_ in self._stop_ids:
                 reason, text = "stop", text + self._text.finish()

@@ -46,7 +46,7 @@ class StopStream:
             end, minus_length = min(found)
             self.stopped, self._held = True, ""
             return text[: end + minus_length]
-        keep = max(_overlap(text, stop) for stop in self._stops)
+        keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -56,7 +56,7 @@ class StopStream:
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """How many last characters of `text` are first characters of `stop`, less than all of it."""
     for count in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:count]):
