@@ -78,7 +78,12 @@ def test_it_learns_again_when_repeats_come():
 
 
 @settings(max_examples=100)
-@given(prompt=st.lists(st.integers(1, 4), max_size=20), seed=st.integers(0, 1000), order=st.integers(1, 3), temperature=st.sampled_from([0.0, 0.3]))
+@given(
+    prompt=st.lists(st.integers(1, 4), max_size=20),
+    seed=st.integers(0, 1000),
+    order=st.integers(1, 3),
+    temperature=st.sampled_from([0.0, 0.3]),
+)
 def test_the_text_is_the_same_with_and_without(prompt: list[int], seed: int, order: int, temperature: float):
     """A stand-in for a model: the logits are a function of the last few ids, so that its text falls into repeats."""
 

@@ -1,12 +1,15 @@
 """The paged pass and the decoder's own forward are the same function, for every kind of config, cut and place in the cache."""
 
 import random
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
-from puna.engine.linears import PRECISIONS, rows_to_int8
+from puna.engine.linears import PRECISIONS, Precision, rows_to_int8
 from puna.engine.paged import Reader, Reading, _looks, _Rows
+from puna.errors import PunaError
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
 from puna.model.rope import RopeScaling
@@ -21,7 +24,23 @@ KINDS = {
     "tied": {"tie_word_embeddings": True},
     "scaled rope": {"rope_scaling": RopeScaling(rope_type="linear", factor=4.0)},
 }
-SIZE = 4
+SIZE = 4  # tokens of a block of torch's reader here: many blocks for little text
+BACKENDS = ["torch", "openvino"]
+
+
+def a_reader(backend: str, model: Decoder, precision: Precision = "fp32") -> Any:
+    if backend == "torch":
+        reader = Reader(model, precision)
+        reader.cache = partial(reader.cache, size=SIZE)  # type: ignore[method-assign]
+        return reader
+    pytest.importorskip("openvino")
+    from puna.engine.openvino import OpenVINOReader
+
+    if model.config.sliding_window is not None:
+        with pytest.raises(PunaError, match="sliding window"):
+            OpenVINOReader(model, precision)
+        pytest.skip("OpenVINO's kernel is not used for a sliding window")
+    return OpenVINOReader(model, precision)
 
 
 def a_model(kind: str = "llama") -> Decoder:
@@ -44,9 +63,11 @@ def texts_of(count: int, seed: int = 0) -> list[list[int]]:
     return [[draw.randrange(60) for _ in range(draw.randrange(3, 40))] for _ in range(count)]
 
 
-def read_in_parts(reader: Reader, texts: list[list[int]], tables: list[list[int]], seed: int, parts: list[int]) -> list[torch.Tensor]:
+def read_in_parts(
+    reader: Any, texts: list[list[int]], tables: list[list[int]], seed: int, parts: list[int]
+) -> list[torch.Tensor]:
     """All texts, some ids of each at a time, beside each other: logits after every id."""
-    draw, cache = random.Random(seed), reader.cache(64, SIZE)
+    draw, cache = random.Random(seed), reader.cache(64)
     at, got = [0] * len(texts), [[] for _ in texts]
     while any(place < len(text) for place, text in zip(at, texts, strict=True)):
         readings, who = [], []
@@ -71,13 +92,15 @@ def scattered(texts: list[list[int]]) -> list[list[int]]:
     return tables
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_cut_in_any_blocks_gives_the_decoders_logits(kind: str):
+def test_any_cut_in_any_blocks_gives_the_decoders_logits(kind: str, backend: str):
     model, texts = a_model(kind), texts_of(6)
+    reader = a_reader(backend, model)
     with torch.inference_mode():
         wanted = [model.logits(model(torch.tensor([text])))[0] for text in texts]
     for seed, parts in ((1, [1]), (2, [1, 1, 2, 7]), (3, [40])):
-        got = read_in_parts(Reader(model), texts, scattered(texts), seed, parts)
+        got = read_in_parts(reader, texts, scattered(texts), seed, parts)
         for one, other in zip(got, wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=5e-6)
 
@@ -85,13 +108,15 @@ def test_any_cut_in_any_blocks_gives_the_decoders_logits(kind: str):
 @pytest.mark.parametrize("kind", ["llama", "one key-value head", "qk_norm"])
 def test_rows_at_equal_distances_go_together_and_gaps_do_no_harm(kind: str):
     model, texts = a_model(kind), [text[:32] for text in texts_of(5, seed=4)]
-    tables = [list(range(10 * place, 10 * place + 8)) for place in (5, 0, 1, 4, 2)]  # in no order, and one place stays empty
+    tables = [
+        list(range(10 * place, 10 * place + 8)) for place in (5, 0, 1, 4, 2)
+    ]  # in no order, and one place stays empty
     readings = [Reading([1], 8, table, 1) for table in tables]
     cache = Reader(model).cache(64, SIZE)
     assert any(isinstance(look, _Rows) for look in _looks(readings, cache, None))
     with torch.inference_mode():
         wanted = [model.logits(model(torch.tensor([text])))[0] for text in texts]
-    for one, other in zip(read_in_parts(Reader(model), texts, tables, 1, [1]), wanted, strict=True):
+    for one, other in zip(read_in_parts(a_reader("torch", model), texts, tables, 1, [1]), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=5e-6)
 
 
@@ -114,25 +139,28 @@ def test_no_number_of_a_neighbour_reaches_a_text_through_the_mask():
     assert all(store.isfinite().all() for store in (*cache.k, *cache.v))
 
 
-def test_only_the_wanted_places_are_computed_and_they_are_the_same():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_wanted_places_are_computed_and_they_are_the_same(backend: str):
     model, text = a_model(), texts_of(1)[0]
-    reader = Reader(model)
-    every = reader([Reading(text, 0, range(16), len(text))], reader.cache(16, SIZE))
-    last = reader([Reading(text, 0, range(16), 1)], reader.cache(16, SIZE))
-    none = reader([Reading(text, 0, range(16), 0), Reading(text[:3], 0, range(8, 16), 2)], reader.cache(16, SIZE))
+    reader = a_reader(backend, model)
+    every = reader([Reading(text, 0, range(16), len(text))], reader.cache(32))
+    last = reader([Reading(text, 0, range(16), 1)], reader.cache(32))
+    none = reader([Reading(text, 0, range(16), 0), Reading(text[:3], 0, range(16, 32), 2)], reader.cache(32))
+    assert reader([Reading(text, 0, range(16), 0)], reader.cache(32)).shape == (0, 60)
     torch.testing.assert_close(last[0], every[-1], rtol=0, atol=5e-6)
     torch.testing.assert_close(none, every[1:3], rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_coarser_weights_say_nearly_the_same(precision: str):
+def test_coarser_weights_say_nearly_the_same(precision: Precision, backend: str):
     model, texts = a_model(), texts_of(5)
     with torch.inference_mode():
         wanted = [model.logits(model(torch.tensor([text])))[0] for text in texts]
     spread = torch.cat(wanted).std()
-    got = read_in_parts(Reader(model, precision), texts, scattered(texts), 1, [1, 2, 5])
+    got = read_in_parts(a_reader(backend, model, precision), texts, scattered(texts), 1, [1, 2, 5])
     error = max(float((one - other).abs().max()) for one, other in zip(got, wanted, strict=True)) / float(spread)
-    assert error < {"fp32": 1e-5, "bf16": 0.08, "int8": 0.25}[precision]
+    assert error < {"fp32": 1e-5, "bf16": 0.15, "int8": 0.25}[precision]
     assert (error > 1e-4) == (precision != "fp32")
 
 

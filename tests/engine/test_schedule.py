@@ -9,7 +9,9 @@ from puna.engine.schedule import Scheduler, Text
 from puna.errors import PunaError
 
 
-def run(scheduler: Scheduler, cache: dict[int, list[int | None]], ends: dict[Text, int], most: int = 20_000) -> list[Text]:
+def run(
+    scheduler: Scheduler, cache: dict[int, list[int | None]], ends: dict[Text, int], most: int = 20_000
+) -> list[Text]:
     """Play the engine: what a pass writes is kept by place, and what it reads must be the text's own. The texts in order of ending."""
     size, done = scheduler.pool.size, []
     for _ in range(most):
@@ -68,7 +70,8 @@ def test_every_text_ends_and_every_block_comes_back(prompts, grow, size, blocks,
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9), st.booleans()), min_size=1, max_size=25), st.integers(3, 12)
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9), st.booleans()), min_size=1, max_size=25),
+    st.integers(3, 12),
 )
 def test_texts_may_be_taken_out_at_any_time(events, blocks):
     """Between any two passes a text is added, or one that waits or runs is taken out: its blocks are free at once."""
@@ -135,7 +138,9 @@ def test_the_newest_gives_way_and_the_oldest_goes_on():
     old, new = Text([1, 2, 3], 8), Text([4, 5, 6], 8)
     scheduler.add(old)
     scheduler.add(new)
-    assert [part.text for part in scheduler.plan()] == [old]  # the new one would be sent back with the next block: it waits
+    assert [part.text for part in scheduler.plan()] == [
+        old
+    ]  # the new one would be sent back with the next block: it waits
     assert scheduler.running == [old]
     for part in (old, new):
         scheduler.remove(part)
@@ -175,7 +180,9 @@ def test_texts_of_like_length_lie_at_equal_distances():
     runs = [pool.claim(5) for _ in range(4)]
     assert [run.start for run in runs] == [0, 8, 16, 24]
     assert [pool.take(run[0]) for run in runs] == [0, 8, 16, 24]
-    assert pool.take() not in {block for run in runs for block in run}  # a stranger keeps off what is claimed, while it can
+    assert pool.take() not in {
+        block for run in runs for block in run
+    }  # a stranger keeps off what is claimed, while it can
     pool.unclaim(runs[1])
     pool.give_back([8])
     assert pool.claim(8).start == 8

@@ -23,7 +23,7 @@ PLATFORMS = [
 
 
 IMPORTED_AS = {"scikit-learn": "sklearn", "llama-cpp-python": "llama_cpp", "lm-eval": "lm_eval", "pyyaml": "yaml",
-               "pyopenssl": "OpenSSL", "cyclonedx-python-lib": "cyclonedx"}  # fmt: skip
+               "pyopenssl": "OpenSSL", "markdown-it-py": "markdown_it", "cyclonedx-python-lib": "cyclonedx"}  # fmt: skip
 SOURCES_ONLY = {"sqlitedict", "word2number"}  # lm-eval asks for them and they have no wheel: docs/dependencies.md
 ONLY_FILES = {"py3langid"}  # its model is read as a file; the package is never imported
 FOR_ANOTHER = {"OpenSSL"}  # model-signing imports it and does not ask for it; ours only looks whether it is there
@@ -76,7 +76,7 @@ def test_every_entry_is_one_version_by_digest_and_names_no_place(lock: Path) -> 
 @pytest.mark.parametrize("build", ["cpu", "gpu"])
 def test_locks_hold_every_direct_dependency_in_range(platform: dict[str, str], build: str) -> None:
     chosen = pins("puna", f"torch-{build}", platform=platform)
-    for requirement in direct("gate", "data", "judge", "serve", "sign", "documents", "test"):
+    for requirement in direct("gate", "data", "judge", "serve", "openvino", "sign", "documents", "test"):
         assert requirement.specifier.contains(chosen[requirement.name].split("+")[0]), requirement
     if build == "cpu":
         assert not [name for name in chosen if name.startswith(("nvidia", "cuda", "triton"))]
@@ -110,7 +110,7 @@ def test_documented_versions_are_the_locked_ones() -> None:
     linux = pins("puna", "torch-gpu", platform=PLATFORMS[0]) | pins("dev", "uv", platform=PLATFORMS[0])
     wanted = {
         requirement.name
-        for requirement in direct("gate", "data", "judge", "serve", "formats", "sign", "documents", "test", "dev")
+        for requirement in direct("gate", "data", "judge", "serve", "openvino", "formats", "sign", "documents", "test", "dev")
     } | {
         "setuptools",
         "uv",
@@ -131,7 +131,7 @@ def test_declared_is_what_is_imported() -> None:
     declared = (
         {
             IMPORTED_AS.get(r.name, r.name.replace("-", "_"))
-            for r in direct("gate", "data", "judge", "serve", "formats", "sign", "documents", "llamacpp")
+            for r in direct("gate", "data", "judge", "serve", "openvino", "formats", "sign", "documents", "llamacpp")
         }
         - ONLY_FILES
         - FOR_ANOTHER

@@ -13,7 +13,7 @@ import torch
 from puna.engine.blocks import BlockPool
 from puna.engine.choosing import NOTHING, Allows, Chooser, RowState
 from puna.engine.logprobs import token_logprobs
-from puna.engine.paged import PagedCache, Reader, Reading
+from puna.engine.paged import AnyCache, AnyReader, PagedCache, Reading
 from puna.engine.reply import Reply
 from puna.engine.request import Delta, Failed, Request, TokenLogprob
 from puna.engine.schedule import Part, Scheduler, Text
@@ -24,8 +24,6 @@ from puna.memory import free_memory
 if TYPE_CHECKING:
     from puna.engine.engine import Engine
     from puna.engine.lookup import Lookup
-
-BLOCK = 16  # tokens of a block: what is shared is shared in these steps, and at most so many stay unused behind a text
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,10 @@ class Batch:
 
     def __init__(self, engine: "Engine", limits: Limits, blocks: int) -> None:
         self._engine, self._limits = engine, limits
-        self._reader: Reader = engine.reader
-        self._cache: PagedCache = self._reader.cache(blocks, BLOCK)
-        self._scheduler = Scheduler(BlockPool(blocks, BLOCK), running=limits.running, step_tokens=limits.step_tokens)
+        self._reader: AnyReader = engine.reader
+        self._cache: AnyCache = self._reader.cache(blocks)
+        pool = BlockPool(blocks, self._reader.block)
+        self._scheduler = Scheduler(pool, running=limits.running, step_tokens=limits.step_tokens)
         self._chooser = Chooser(engine.config.vocab_size, engine.banned_ids)
         self._jobs: dict[Text, Job] = {}
         self.stats = Stats(blocks=blocks, blocks_free=blocks)
@@ -250,15 +249,20 @@ def check_prompt(prompt: list[int], context: int, vocabulary: int) -> None:
 
 def cache_blocks(engine: "Engine", limits: Limits) -> int:
     """Blocks of the cache that the limits ask for, and enough for one whole context. Raises `PunaError` where they ask for less."""
-    per_text = 1 << max(-(-engine.context // BLOCK) - 1, 0).bit_length()
+    reader, block = engine.reader, engine.reader.block
     if limits.cache_tokens is not None:
-        if limits.cache_tokens < 2 * BLOCK:
-            raise PunaError(f"the cache must hold at least {2 * BLOCK} tokens", where="cache-tokens")
-        return limits.cache_tokens // BLOCK
-    per_block = BLOCK * PagedCache.bytes_per_token(engine.config, engine.reader.dtype)
-    device = engine.reader.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+        if limits.cache_tokens < 2 * block:
+            raise PunaError(f"the cache must hold at least {2 * block} tokens", where="cache-tokens")
+        return limits.cache_tokens // block
+    per_text = spacious(engine.context, block)
+    per_block = block * PagedCache.bytes_per_token(engine.config, reader.dtype)
+    free = torch.cuda.mem_get_info(reader.device)[0] if reader.device.type == "cuda" else free_memory()
     return max(per_text, min(limits.running * per_text, free // 4 // per_block))
+
+
+def spacious(tokens: int, block: int) -> int:
+    """Blocks for a text of so many tokens, as `BlockPool.claim` lays texts out: the next power of two."""
+    return 1 << (-(-tokens // block) - 1).bit_length()
 
 
 def _failed(error: Exception) -> Failed:

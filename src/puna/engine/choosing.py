@@ -27,9 +27,7 @@ from puna.errors import PunaError
 NOTHING = -1  # in the place of an id: the row's logits hold no number, or its shape allows no token
 _NEVER = float("-inf")
 _UNIFORMS = 32  # drawn from a row's generator at once: the same numbers as one by one, without a torch call for each
-_TAIL = (
-    1e-4  # of the likeliest token's probability: what lies below is looked at only where top-k or top-p reach so far
-)
+_TAIL = 1e-4  # of the likeliest token's probability; what lies below is looked at only where a filter reaches so far
 
 Row = npt.NDArray[np.float32]  # [v]
 Ids = npt.NDArray[np.int64]
@@ -49,6 +47,13 @@ class Allows(Protocol):
         """State that `id_` came next."""
 
 
+def check_bias(sampling: Sampling, vocabulary: int) -> None:
+    """Raise `PunaError` where the settings name a token that the vocabulary has not."""
+    most = max((id_ for id_, _ in sampling.logit_bias), default=-1)
+    if most >= vocabulary:
+        raise PunaError(f"names token {most}, and the model has {vocabulary}", where="logit_bias")
+
+
 class RowState:
     """What drawing knows of one reply: settings, generator, the tokens that have occurred, the shape it must have.
 
@@ -61,8 +66,7 @@ class RowState:
         self.sampling, self.constraint, self._vocabulary = sampling, constraint, vocabulary
         self._bias_ids = np.array([id_ for id_, _ in sampling.logit_bias], dtype=np.int64)
         self._bias = np.array([by for _, by in sampling.logit_bias], dtype=np.float32)
-        if self._bias_ids.size and self._bias_ids.max() >= vocabulary:
-            raise PunaError(f"names token {self._bias_ids.max()}, and the model has {vocabulary}", where="logit_bias")
+        check_bias(sampling, vocabulary)
         self._seen = _Counts(prompt) if sampling.repetition_penalty != 1.0 else None
         counts = sampling.presence_penalty != 0.0 or sampling.frequency_penalty != 0.0
         self._made = _Counts(()) if counts else None

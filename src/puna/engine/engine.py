@@ -5,21 +5,23 @@ Must never happen: a row's reply depends on the rows beside it, a marker of the 
 reply runs past the model's context.
 """
 
+import importlib.util
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from puna.engine.batch import BLOCK, Batch, Limits, check_prompt
+from puna.engine.batch import Batch, Limits, check_prompt, spacious
 from puna.engine.chat import Conversation
 from puna.engine.linears import Precision
 from puna.engine.logprobs import token_logprobs
-from puna.engine.paged import Reader, Reading
+from puna.engine.paged import AnyReader, Reader, Reading
 from puna.engine.request import Failed, FinishReason, Request, TokenLogprob
 from puna.engine.sampling import Sampling
 from puna.engine.scoring import Row, logprobs
@@ -35,6 +37,7 @@ from puna.tokens.formats import open_tokenizer
 if TYPE_CHECKING:
     from puna.engine.constrain import Constraints
 
+Backend = Literal["torch", "openvino"]
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 BATCH_ROWS = 32  # rows that generate together: enough to fill the matrix products of a small model
 _CHUNK = 256  # tokens read at a time where every position's hidden state or logits are wanted
@@ -70,8 +73,9 @@ class Engine:
     """One model with its tokenizer, in memory."""
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, config: ModelConfig, precision: Precision = "fp32"
-    ) -> None:
+        self, model: Decoder, tokenizer: Tokenizer, config: ModelConfig, precision: Precision = "fp32",
+        backend: Backend = "torch",
+    ) -> None:  # fmt: skip
         if tokenizer.vocab_size > config.vocab_size:
             raise PunaError(
                 f"the tokenizer has {tokenizer.vocab_size} entries and the model knows {config.vocab_size}",
@@ -81,36 +85,42 @@ class Engine:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.stop_ids = _stop_ids(tokenizer, config)
         self.banned_ids = _banned_ids(tokenizer, config, self.stop_ids)
-        self.precision = precision
+        self.precision, self.backend = precision, backend
 
     @classmethod
     def load(
         cls, path: Path, device: Device | torch.device | str | None = None, *, tokenizer: Path | None = None,
-        precision: Precision = "fp32",
+        precision: Precision = "fp32", backend: Backend | Literal["auto"] = "torch",
     ) -> "Engine":  # fmt: skip
         """The model at `path` (a folder, a `.gguf` or a llama2.c `.bin` file) on `device` (None: the GPU where there is one).
 
-        `tokenizer`: a folder or file; None looks in and beside the model. In another `precision` than fp32 it can answer and
-        embed, and `model` holds no weights any more. Raises PunaError where a file is missing, truncated
-        or altered, or where the tokenizer has more entries than the embedding has rows.
+        `tokenizer`: a folder or file; None looks in and beside the model. In another `precision` than fp32, or by another
+        `backend` than torch ("auto": `choose_backend`), it can answer and embed, and `model` holds no weights any more. Raises PunaError
+        where a file is missing, truncated or altered, or where the tokenizer has more entries than the embedding has rows.
         """
         path = Path(path)
         if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if torch.cuda.is_available() and backend != "openvino" else "cpu"
         model = load_model(path, device=device.device if isinstance(device, Device) else device)
+        if backend == "auto":
+            backend = choose_backend(model.config)
         if path.is_dir():
             Manifest.find(path).verify_all(_FILES)
-        engine = cls(model, open_tokenizer(tokenizer or path), model.config, precision)
-        if precision != "fp32":
-            if precision == "int8" and model.head_weight().device.type != "cpu":
-                raise PunaError("int8 runs on the CPU", where="precision", mend="choose bf16 on a GPU")
+        engine = cls(model, open_tokenizer(tokenizer or path), model.config, precision, backend)
+        if precision == "int8" and model.head_weight().device.type != "cpu":
+            raise PunaError("int8 runs on the CPU", where="precision", mend="choose bf16 on a GPU")
+        if (precision, backend) != ("fp32", "torch"):
             _ = engine.reader
             engine.model.to("meta")  # the reader has what it needs: fp32's memory is free again
         return engine
 
     @cached_property
-    def reader(self) -> Reader:
+    def reader(self) -> AnyReader:
         """The weights as generation reads them, made at the first use."""
+        if self.backend == "openvino":
+            from puna.engine.openvino import OpenVINOReader  # an extra's library
+
+            return OpenVINOReader(self.model, self.precision, self.config)
         return Reader(self.model, self.precision, self.config)
 
     @cached_property
@@ -187,8 +197,8 @@ class Engine:
     def _together(self, rows: list[int], prompts: list[Sequence[int]], settings: list[Sampling]) -> Iterator[Step]:
         """One batch, in a cache that is gone afterwards."""
         limits = [min(self.context, len(ids) + one.max_tokens) for one, ids in zip(settings, prompts, strict=True)]
-        longest = 1 << (-(-max(limits) // BLOCK) - 1).bit_length()  # as `BlockPool.claim` lays texts out
-        batch = Batch(self, Limits(running=len(rows), waiting=len(rows), step_tokens=8192), len(rows) * longest)
+        blocks = len(rows) * spacious(max(limits), self.reader.block)
+        batch = Batch(self, Limits(running=len(rows), waiting=len(rows), step_tokens=8192), blocks)
         numbers = {
             batch.add(Request(tuple(ids), one)): row for row, ids, one in zip(rows, prompts, settings, strict=True)
         }
@@ -225,11 +235,19 @@ class Engine:
     def _hidden(self, ids: Sequence[int]) -> Iterator[Float[Tensor, "n d"]]:
         """Hidden states of all ids, some at a time."""
         check_prompt([*ids], self.context + 1, self.config.vocab_size)
-        blocks = -(-len(ids) // BLOCK)
-        cache = self.reader.cache(blocks, BLOCK)
+        blocks = -(-len(ids) // self.reader.block)
+        cache = self.reader.cache(blocks)
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             yield self.reader.hidden([Reading(part, start, range(blocks), len(part))], cache)
+
+
+def choose_backend(config: ModelConfig) -> Backend:
+    """The faster of the backends that can run this model here: OpenVINO on a CPU where it is installed, else torch."""
+    if torch.cuda.is_available() or importlib.util.find_spec("openvino") is None:
+        return "torch"
+    windowed = config.sliding_window is not None and config.sliding_window < config.max_position_embeddings
+    return "torch" if windowed or platform.machine() not in ("x86_64", "AMD64") else "openvino"
 
 
 def _stop_ids(tokenizer: Tokenizer, config: ModelConfig) -> frozenset[int]:

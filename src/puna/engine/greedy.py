@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from puna.engine.batch import spacious
 from puna.engine.blocks import BlockPool
 from puna.engine.paged import PagedCache, Reader, Reading
 from puna.engine.schedule import Scheduler, Text
@@ -18,7 +19,6 @@ from puna.errors import PunaError
 from puna.model.decoder import Decoder
 
 BATCH_ROWS = 32
-BLOCK = 16
 _CACHE_BYTES = 512 << 20
 _STEP_TOKENS = 8192
 
@@ -47,10 +47,10 @@ def greedy(
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
     texts = {Text(list(prompts[number]), len(prompts[number]) + limits[number]): number for number in order}
     reader = Reader(model)
-    row = -(-max(text.limit for text in texts) // BLOCK)  # blocks of the longest
-    most = _CACHE_BYTES // (BLOCK * PagedCache.bytes_per_token(model.config, reader.dtype))
-    pool = BlockPool(max(row, min(most, BATCH_ROWS * (1 << (row - 1).bit_length()))), BLOCK)
-    scheduler, cache = Scheduler(pool, running=BATCH_ROWS, step_tokens=_STEP_TOKENS), reader.cache(pool.blocks, BLOCK)
+    row = spacious(max(text.limit for text in texts), reader.block)
+    most = _CACHE_BYTES // (reader.block * PagedCache.bytes_per_token(model.config, reader.dtype))
+    pool = BlockPool(max(row, min(most, BATCH_ROWS * row)), reader.block)
+    scheduler, cache = Scheduler(pool, running=BATCH_ROWS, step_tokens=_STEP_TOKENS), reader.cache(pool.blocks)
     for text in texts:
         scheduler.add(text)
     while texts:

@@ -11,7 +11,7 @@ distances through one view with a row for each (`_Rows`). A text in scattered bl
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,35 @@ class Reading:
     start: int
     blocks: Sequence[int]
     wanted: int
+
+
+class AnyCache(Protocol):
+    """Keys and values of blocks, in whatever layout the reader has that made it."""
+
+    size: int
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Put zeros into these blocks."""
+
+
+class AnyReader(Protocol):
+    """What reads: this file's `Reader`, or `openvino.OpenVINOReader`."""
+
+    block: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def cache(self, blocks: int) -> Any:
+        """An empty cache (`AnyCache`), which this reader alone understands."""
+
+    def __call__(self, readings: Sequence[Reading], cache: Any) -> Float[Tensor, "w v"]:
+        """Logits in fp32 after the wanted ids of each reading, in order."""
+
+    def hidden(self, readings: Sequence[Reading], cache: Any) -> Float[Tensor, "w d"]:
+        """Hidden states after the final norm at the wanted ids."""
+
+    def logits(self, hidden: Float[Tensor, "w d"]) -> Float[Tensor, "w v"]:
+        """The head over normed hidden states."""
 
 
 class PagedCache:
@@ -94,6 +123,8 @@ def _weights(layer: Layer, precision: Precision) -> _Weights:
 class Reader:
     """Reads with one decoder's weights."""
 
+    block = 16  # tokens: what is shared is shared in these steps, and at most so many stay unused behind a text
+
     def __init__(self, model: Decoder, precision: Precision = "fp32", config: ModelConfig | None = None) -> None:
         self.config, self.precision = config or model.config, precision
         self.dtype = cache_type(precision)
@@ -109,7 +140,7 @@ class Reader:
         # rotate-half as two products: x·[cos, cos] + swap(x)·[-sin, sin]
         self._angles = torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), 1)
 
-    def cache(self, blocks: int, size: int) -> PagedCache:
+    def cache(self, blocks: int, size: int = block) -> PagedCache:
         """A cache of this model's shape."""
         return PagedCache(self.config, blocks, size, self.dtype, self.device)
 
@@ -128,7 +159,7 @@ class Reader:
         config, looks = self.config, _looks(readings, cache, self.config.sliding_window)
         eps, dim, width = config.rms_norm_eps, config.hidden_size, config.head_dim
         heads, kv = config.num_attention_heads, config.num_key_value_heads
-        ids, positions, slots, wanted = _lines(readings, cache.size)
+        ids, positions, slots, wanted = lines(readings, cache.size)
         x = F.embedding(self._tensor(ids), self._embedding).float()
         cos, sin = self._angles[self._tensor(positions)][:, :, None].unbind(1)
         places = self._tensor(slots)
@@ -166,7 +197,7 @@ def _turn(
     return x * cos + torch.cat((x[..., half:], x[..., :half]), dim=-1) * sin
 
 
-def _lines(readings: Sequence[Reading], size: int) -> tuple[list[int], list[int], list[int], list[int]]:
+def lines(readings: Sequence[Reading], size: int) -> tuple[list[int], list[int], list[int], list[int]]:
     """All readings in one line: ids, positions, places in the cache, and where in the line logits are wanted."""
     ids: list[int] = []
     positions: list[int] = []

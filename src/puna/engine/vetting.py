@@ -15,12 +15,12 @@ from typing import Any
 
 SECONDS = 2  # of processor time
 _MEMORY = 1 << 30  # bytes of address space
-_PATIENCE = 10.0  # seconds by the clock: the machine may be busy
+_PATIENCE = 30.0  # seconds by the clock: the machine may be busy
 _TURNS = threading.BoundedSemaphore(2)  # grammars that are tried at the same time
 
 # What one shape may use. A lexer's state takes 1 to 2 kB; fuel is steps of regex arithmetic: 50 a microsecond to build, 14 in a step.
 LIMITS: dict[str, Any] = {
-    "max_items_in_row": 2000, "initial_lexer_fuel": 1_000_000, "step_lexer_fuel": 100_000, "step_max_items": 20_000,
+    "max_items_in_row": 20_000, "initial_lexer_fuel": 1_000_000, "step_lexer_fuel": 100_000, "step_max_items": 50_000,
     "max_lexer_states": 20_000, "max_grammar_size": 100_000, "precompute_large_lexemes": False, "verbose_errors": False,
 }  # fmt: skip
 
