@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "board"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Browser, Page, settle  # noqa: E402
 

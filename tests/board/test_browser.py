@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the browser
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # for the sample and the browser
 
 from board_sample import measurement
 from browser import Browser, Page, find, served, settle

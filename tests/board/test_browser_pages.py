@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the browser
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the browser
 
 from browser import Browser, find, settle
 

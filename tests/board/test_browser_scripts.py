@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the browser
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the browser
 
 from browser import Browser, Page, find
 

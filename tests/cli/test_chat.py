@@ -2,18 +2,14 @@
 
 import io
 import json
-import os
-import pty
 import re
-import select
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests_cli_terminal import ENVIRONMENT, START, Terminal
 
 from puna.cli.chat import Chat, Screen, run_chat
 from puna.engine import Engine, Sampling
@@ -23,10 +19,6 @@ TEXTS = [
     "the llama walks over the high grass of the puna, and the wind sings. ",
     "羊驼走过高原的草地，你好，世界。",
 ] * 20
-SOURCE = str(Path(__file__).parents[2] / "src")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "TERM": "xterm", "PYTHONUTF8": "1"}
-START = "import sys; from puna.cli.chat import run_chat; run_chat({arguments})"
-
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
@@ -44,64 +36,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Pat
     return runs
 
 
-class Terminal:
-    """A conversation in a child process behind a pseudo-terminal, where Ctrl-C is a key as any other."""
-
-    def __init__(self, arguments: str, folder: Path) -> None:
-        pid, self._fd = pty.fork()
-        if pid == 0:  # the child: its standard streams are the terminal
-            os.chdir(folder)
-            os.execve(sys.executable, [sys.executable, "-c", START.format(arguments=arguments)], ENVIRONMENT)
-        self._pid, self.seen, self._read_to = pid, "", 0
-
-    def type(self, keys: str) -> None:
-        os.write(self._fd, keys.encode())
-
-    def press(self, key: str) -> None:
-        """A control key at the prompt, after a person's pause: while a prompt is being set up, the line editor changes the
-        terminal's mode, and a key or its signal that comes in that moment is lost."""
-        self.wait_for("> ")
-        time.sleep(0.5)
-        self.type(key)
-
-    def wait_for(self, pattern: str, seconds: float = 60.0) -> str:
-        """Read until `pattern` stands in what came after the last match; returns what stood before it."""
-        deadline = time.monotonic() + seconds
-        while True:
-            fresh = self.seen[self._read_to :]
-            if found := re.search(pattern, fresh):
-                self._read_to += found.end()
-                return fresh[: found.start()]
-            assert time.monotonic() < deadline, f"{pattern!r} did not come; came: {fresh[-500:]!r}"
-            if not select.select([self._fd], [], [], 0.2)[0]:
-                continue
-            try:
-                self.seen += os.read(self._fd, 65536).decode(errors="replace")
-            except OSError:  # Linux says so when the child has closed its end
-                raise AssertionError(f"the program ended; {pattern!r} did not come; came: {fresh[-500:]!r}") from None
-
-    def ended(self, seconds: float = 30.0) -> int:
-        """The exit status; fails where the program goes on."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                self._pid = 0
-                return os.waitstatus_to_exitcode(status)
-            if select.select([self._fd], [], [], 0.05)[0]:
-                try:
-                    self.seen += os.read(self._fd, 65536).decode(errors="replace")
-                except OSError:
-                    continue
-        raise AssertionError("the program did not end")
-
-    def close(self) -> None:
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-        os.close(self._fd)
-
-
 @pytest.fixture
 def terminal(runs: Path, request: pytest.FixtureRequest):
     def start(arguments: str) -> Terminal:
@@ -115,10 +49,10 @@ def terminal(runs: Path, request: pytest.FixtureRequest):
 def test_a_conversation_with_every_command(terminal, runs: Path):
     chat = terminal(f"'talker', temperature=0.0, max_tokens=4, runs={str(runs)!r}")
     chat.wait_for(r"talker: .* M parameters, context 20000 tokens")
-    chat.wait_for("> ")
+    chat.prompt()
     chat.type("你好\n")
     chat.wait_for(r"\[cut after 4 tokens; --max-tokens sets this\]")
-    chat.wait_for("> ")
+    chat.prompt()
     chat.type("/help\n")
     chat.wait_for("/save FILE")
     chat.type("/system be kind\n")
@@ -147,13 +81,13 @@ def test_a_conversation_with_every_command(terminal, runs: Path):
 
 def test_ctrl_c_stops_a_reply_and_not_the_program(terminal, runs: Path):
     chat = terminal(f"'talker', temperature=0.0, max_tokens=100000, runs={str(runs)!r}")
-    chat.wait_for("> ")
+    chat.prompt()
     chat.type("the llama\n")
-    chat.wait_for("the llama\r\n")
+    chat.wait_for(r"\?2004l")  # the editor has given the terminal back: the reply follows
     chat.wait_for(r"[^\x1b\r\n]{3}")
     chat.type("\x03")
     chat.wait_for(r"\[stopped\]")
-    chat.wait_for("> ")
+    chat.prompt()
     chat.type("/save stopped.jsonl\n")
     chat.wait_for("saved to")
     saved = json.loads((runs.parent / "stopped.jsonl").read_text(encoding="utf-8"))["messages"]
@@ -161,7 +95,7 @@ def test_ctrl_c_stops_a_reply_and_not_the_program(terminal, runs: Path):
     assert saved[1]["content"]
     chat.press("\x03")
     chat.wait_for("to leave")
-    chat.wait_for("> ")
+    chat.prompt()
     chat.type("half a line")
     chat.wait_for("half a line")
     chat.type("\x03")

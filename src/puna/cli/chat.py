@@ -3,34 +3,28 @@
 In: the verb's arguments and what is typed. Out: replies on stdout as they are made; everything else is a notice.
 Must never happen: a notice stands in the one-shot reply, Ctrl-C loses the conversation, or a model's control
 characters reach the terminal.
+
+The parts are in `cli/chatting/`: screen (with blocks, markdown, region), lines (with history), speaker, session, commands.
 """
 
 import json as json_
-import os
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from puna.cli.chatting.commands import Leave, completions, obey
+from puna.cli.chatting.history import History, state_file
+from puna.cli.chatting.lines import EditedLines, Lines, PlainLines, StopKey, quiet_terminal
+from puna.cli.chatting.screen import Screen
 from puna.errors import PunaError
 
 if TYPE_CHECKING:  # the engine brings torch: it is loaded when the verb runs, not when the command line starts
-    from puna.engine import Completion, Conversation, Engine, Sampling
-
-PROMPT = "> "
-HELP = """\
-Type a message and press Enter. What else you can type:
-  /reset        forget the conversation (the system text stays)
-  /system TEXT  set the system text and start anew; without TEXT, take it away
-  /save FILE    write the conversation as JSON
-  /help         this list
-  /quit         leave (so does Ctrl-D)
-Ctrl-C stops a reply. At an empty prompt, Ctrl-C twice leaves."""
+    from puna.cli.chatting.session import Session
+    from puna.cli.chatting.speaker import Made, Speaker
+    from puna.engine import Engine, Sampling
 
 
 def run_chat(
@@ -47,9 +41,13 @@ def run_chat(
     seed: int | None = None,
     json: bool = False,
     runs: Path = Path("runs"),
+    session: Path | None = None,
+    plain: bool = False,
+    history: bool = True,
 ) -> None:
     """Answer `prompt` on stdout, or hold a conversation where there is none.
 
+    `session`: a file that keeps the conversation. `plain`: replies as they are, without Markdown. `history`: keep what is typed.
     Raises PunaError for every mistake of the user's: no such model, a value out of range, a prompt too long.
     """
     if json and prompt is None:
@@ -69,9 +67,11 @@ def run_chat(
         seed=seed,
     )
     folder = resolve_model(model, runs)
-    chat = Chat(Engine.load(folder), sampling, Screen(sys.stdout, sys.stderr), _whole(system), name=model)
+    screen = Screen(sys.stdout, sys.stderr, plain)
+    chat = Chat(Engine.load(folder), sampling, screen, _whole(system), name=model, path=folder, runs=runs)
+    chat.keep_in(session)
     if prompt is None:
-        chat.converse()
+        chat.converse(history)
     else:
         chat.once(_whole(prompt), as_json=json)
 
@@ -81,246 +81,247 @@ def _whole(text: Any) -> Any:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if text is not None else None
 
 
-class Screen:
-    """Where replies and notices go. On a terminal notices are dim and control characters are made visible."""
-
-    def __init__(self, out: TextIO, notes: TextIO) -> None:
-        self._out, self._notes = out, notes
-        self.terminal = out.isatty()
-        plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
-        self._dim, self._end = ("\x1b[2m", "\x1b[0m") if self.terminal and not plain else ("", "")
-
-    def reply(self, text: str) -> None:
-        """Show a piece of a reply at once."""
-        if text:
-            self._out.write(_visible(text) if self.terminal else text)
-            self._out.flush()
-
-    def line_end(self) -> None:
-        """End the reply's line."""
-        self.reply("\n")
-
-    def say(self, text: str) -> None:
-        """A notice within the conversation."""
-        self._out.write(f"{self._dim}{text}{self._end}\n")
-        self._out.flush()
-
-    def warn(self, text: str) -> None:
-        """A notice beside a reply that must stand alone on stdout."""
-        self._notes.write(f"{text}\n")
-        self._notes.flush()
-
-
-def _visible(text: str) -> str:
-    """Control characters as their pictures (U+2400...), so that a reply cannot steer the terminal."""
-    return "".join(_picture(letter) for letter in text)
-
-
-def _picture(letter: str) -> str:
-    code = ord(letter)
-    if letter in "\n\t":
-        return letter
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\ufffd" if 0x7F <= code < 0xA0 else letter
-
-
-class StopKey:
-    """Ctrl-C while a reply is made: the first asks for its end, a second one breaks in at once."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-
-    def _press(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take SIGINT over within the block."""
-        self.pressed = False
-        before = signal.signal(signal.SIGINT, self._press)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
 class Chat:
-    """One model, one screen, one conversation."""
+    """One screen, one conversation, and the model or models that answer."""
 
-    def __init__(self, engine: "Engine", sampling: "Sampling", screen: Screen, system: str | None, name: str) -> None:
-        self.engine, self.sampling, self.screen, self.name = engine, sampling, screen, name
-        self._replies = 0
+    def __init__(
+        self, engine: "Engine", sampling: "Sampling", screen: Screen, system: str | None, name: str,
+        path: Path | None = None, runs: Path = Path("runs"),
+    ) -> None:  # fmt: skip
+        from puna.cli.chatting.session import Session
+        from puna.cli.chatting.speaker import Speaker
+
+        self.sampling, self.screen, self.runs = sampling, screen, runs
+        self.speakers: list[Speaker] = [Speaker(engine, name, system, path)]
+        self.session: Session = Session()
+        self.lines: Lines = PlainLines()
+        self.given = ""  # what stands in the next line already
+        self.shows_speed = False
+        self._last = ""  # the last message: what a model without conversation is asked again
         self._interrupts = 0
-        self._talk = engine.conversation(system) if engine.chats else None
-        if self._talk is None and system is not None:
+        if self.first.talk is None and system is not None:
             raise PunaError("the model has no chat format, so it takes no system text", where=name)
+
+    @property
+    def first(self) -> "Speaker":
+        """The model that the verb was called with."""
+        return self.speakers[0]
+
+    def keep_in(self, path: Path | None) -> None:
+        """Go on with the conversation in `path`, where it is, and keep it there. Raises PunaError as `Session.begin`."""
+        from puna.cli.chatting.session import Session
+
+        if path is not None:
+            session = Session(path)
+            if session.begin(self.first.talk_or_raise) and sys.stdin.isatty():
+                self.screen.warn(f"[goes on from {path}]")
+            self.session = session
+
+    def load(self, model: str) -> "Speaker":
+        """A second model, with the first one's system text. Raises PunaError where it cannot be loaded."""
+        from puna.cli.chatting.speaker import Speaker
+        from puna.engine import Engine, resolve_model
+
+        folder = resolve_model(model, self.runs)
+        system = self.first.talk.system if self.first.talk is not None else None
+        return Speaker(Engine.load(folder), model, system, folder)
+
+    def names(self) -> list[str]:
+        """The runs that have a release."""
+        return sorted(path.parent.parent.name for path in self.runs.glob("*/release/config.json"))
 
     # One shot
 
     def once(self, prompt: str, as_json: bool) -> None:
         """Answer one prompt: the reply alone on stdout, or one JSON object."""
-        ids = self._ids(prompt)
-        began = time.perf_counter()
-        show = (lambda text: None) if as_json else self.screen.reply
-        made = self._make(ids, show)
-        seconds = time.perf_counter() - began
+        ids = self._ids(self.first, prompt)
         if as_json:
-            print(json_.dumps(self._record(prompt, ids, made, seconds), ensure_ascii=False))
-        elif not made.text.endswith("\n"):
-            self.screen.line_end()
+            made = self.first.make(ids, self.sampling, lambda text: None)
+            print(json_.dumps(self._record(prompt, made), ensure_ascii=False))
+        else:
+            made = self._shown(self.first, ids)
+        self.first.keep(made.reply.text)
+        self.session.keep(self.first.talk)
 
-    def _record(self, prompt: str, ids: list[int], made: "Completion", seconds: float) -> dict[str, Any]:
-        sampling = asdict(self.sampling)
+    def _record(self, prompt: str, made: "Made") -> dict[str, Any]:
         return {
-            "model": self.name,
-            "chat": self.engine.chats,
+            "model": self.first.name,
+            "chat": self.first.engine.chats,
             "prompt": prompt,
-            "reply": made.text,
-            "finish_reason": made.finish_reason,
-            "prompt_tokens": len(ids),
-            "reply_tokens": len(made.ids),
-            "seconds": round(seconds, 4),
-            "sampling": sampling | {"stop": list(self.sampling.stop)},
+            "reply": made.reply.text,
+            "finish_reason": made.reply.finish_reason,
+            "prompt_tokens": made.prompt_tokens,
+            "reply_tokens": len(made.reply.ids),
+            "seconds": round(made.seconds, 4),
+            "sampling": asdict(self.sampling) | {"stop": list(self.sampling.stop)},
         }
 
     # Conversation
 
-    def converse(self) -> None:
-        """Read, answer, print, until the user leaves."""
-        if sys.stdin.isatty():
-            self._greet()
-        while (line := self._read()) is not None:
-            text = _whole(line).strip()
-            try:
-                if text.startswith("/"):
-                    if not self._command(text):
-                        return
-                elif text:
-                    self._answer(text)
-            except PunaError as error:
-                self.screen.say(f"[{error.line()}]")
-            except KeyboardInterrupt:
-                self.screen.line_end()
+    def converse(self, history: bool = False) -> None:
+        """Read, answer, print, until the user leaves. `history`: keep what is typed for the next time."""
+        with self._typing(history):
+            while (line := self._read()) is not None:
+                text = _whole(line).strip()
+                try:
+                    if text.startswith("/"):
+                        obey(self, text)
+                    elif text:
+                        self._answer(text)
+                except Leave:
+                    return
+                except PunaError as error:
+                    self.screen.say(f"[{error.line()}]")
+                except KeyboardInterrupt:
+                    self.screen.line_end()
 
-    def _greet(self) -> None:
-        try:
-            import readline  # noqa: F401  line editing and recall in input(), where the system has it
-        except ImportError:
-            self.screen.say("[no readline here: lines cannot be recalled]")
-        size = self.engine.config.parameters / 1e6
-        self.screen.say(f"{self.name}: {size:,.1f} M parameters, context {self.engine.context} tokens.")
-        if self._talk is None:
+    @contextmanager
+    def _typing(self, history: bool) -> Iterator[None]:
+        """Open the place where messages are typed: an editor where both ends are a terminal that can draw."""
+        if not sys.stdin.isatty():
+            yield
+            return
+        size = self.first.engine.config.parameters / 1e6
+        self.screen.say(f"{self.first.name}: {size:,.1f} M parameters, context {self.first.engine.context} tokens.")
+        if self.first.talk is None:
             self.screen.say("It was not taught to converse: it goes on with the text you type.")
         self.screen.say("/help lists what you can type; Ctrl-C stops a reply.")
+        if not self.screen.edits:
+            try:
+                import readline  # noqa: F401  line editing and recall in input(), where the system has it
+            except ImportError:
+                self.screen.say("[no readline here: lines cannot be recalled]")
+            yield
+            return
+        with quiet_terminal():
+            kept = self._history() if history else None
+            self.lines = EditedLines(kept, lambda before: list(completions(self, before)), self._notice)
+            yield
+
+    def _history(self) -> History | None:
+        try:
+            kept = History(state_file())
+        except PunaError as error:
+            self._notice(error.line())
+            return None
+        if kept.notice:
+            self._notice(kept.notice)
+        return kept
+
+    def _notice(self, text: str) -> None:
+        self.screen.say(f"[{text}]")
 
     def _read(self) -> str | None:
         """The next line; None where the user leaves."""
         while True:
+            given, self.given = self.given, ""
             try:
-                return input(PROMPT if sys.stdin.isatty() else "")
+                return self.lines.read(given)
             except EOFError:
                 if sys.stdin.isatty():
                     self.screen.line_end()
                 return None
             except KeyboardInterrupt:
-                self.screen.line_end()
-                self._interrupts = 0 if _typed() else self._interrupts + 1
+                if not self.lines.edits:  # the editor has ended its line itself
+                    self.screen.line_end()
+                self._interrupts = 0 if self.lines.typed() else self._interrupts + 1
                 if self._interrupts > 1:
                     return None
                 if self._interrupts:
                     self.screen.say("[Ctrl-C again, or /quit, to leave]")
 
-    def _command(self, line: str) -> bool:
-        """Obey a line that begins with a slash; False where the user leaves."""
-        word, _, rest = line.partition(" ")
-        rest = rest.strip()
-        if word in ("/quit", "/exit"):
-            return False
-        if word == "/help":
-            self.screen.say(HELP)
-        elif word == "/reset":
-            self._talk_or_raise().reset()
-            self.screen.say("[the conversation starts anew]")
-        elif word == "/system":
-            talk = self._talk_or_raise()
-            talk.system = rest or None
-            talk.reset()
-            self.screen.say("[system text set; the conversation starts anew]" if rest else "[no system text now]")
-        elif word == "/save":
-            if not rest:
-                raise PunaError("/save needs a file name", mend="for example: /save talk.jsonl")
-            self._talk_or_raise().save(Path(rest).expanduser())
-            self.screen.say(f"[saved to {rest}]")
-        else:
-            self.screen.say(f"[{word} is not known; /help lists what you can type]")
-        return True
-
-    def _talk_or_raise(self) -> "Conversation":
-        if self._talk is None:
-            raise PunaError("this model goes on with text and keeps no conversation")
-        return self._talk
-
     def _answer(self, text: str) -> None:
-        self._interrupts = 0
-        ids = self._ids(text)
+        """Every model's reply to a message; a model that cannot answer leaves its conversation as it was, and says why."""
+        self._last, self._interrupts = text, 0
+        for speaker in self.speakers:
+            if len(self.speakers) > 1:
+                self.screen.head(speaker.name)
+            if not self._reply(speaker, text):
+                break
+        self.session.keep(self.first.talk)
+
+    def _reply(self, speaker: "Speaker", text: str) -> bool:
+        """One model's reply; False where it was stopped."""
+        back = speaker.mark()
+        try:
+            ids = self._ids(speaker, text)
+        except PunaError as error:
+            self._notice(error.line())
+            return True
         key = StopKey()
-        with key.listening():
-            made = self._make(ids, self.screen.reply, key)
-        if not made.text.endswith("\n"):
-            self.screen.line_end()
+        try:
+            with key.listening():
+                made = self._shown(speaker, ids, key)
+        except KeyboardInterrupt:
+            back()
+            raise
         if key.pressed:
             self.screen.say("[stopped]")
-        elif made.finish_reason == "length":
-            self.screen.say(f"[{self._why_cut(len(made.ids))}]")
-        if self._talk is None:
-            return
-        if key.pressed and not made.text:
-            self._talk.unsay()
+        elif made.reply.finish_reason == "length":
+            self._notice(self._why_cut(speaker, len(made.reply.ids)))
+        if self.shows_speed or len(self.speakers) > 1:
+            self._notice(made.speed)
+        if key.pressed and not made.reply.text:
+            back()
         else:
-            self._talk.say("assistant", made.text)
+            speaker.keep(made.reply.text)
+        return not key.pressed
 
-    def _why_cut(self, tokens: int) -> str:
+    def _why_cut(self, speaker: "Speaker", tokens: int) -> str:
         if tokens >= self.sampling.max_tokens:
             return f"cut after {tokens} tokens; --max-tokens sets this"
-        return f"cut: the model's context of {self.engine.context} tokens is full"
+        return f"cut: the model's context of {speaker.engine.context} tokens is full"
+
+    def take_back(self) -> str:
+        """Take the last message and its replies back; returns it. Raises PunaError where nothing was said."""
+        text = self.first.talk.take_back() if self.first.talk is not None else self._last
+        if not text:
+            raise PunaError("nothing was said yet")
+        for speaker in self.speakers[1:]:
+            if speaker.talk is not None and any(
+                turn == {"role": "user", "content": text} for turn in speaker.talk.turns[-2:]
+            ):
+                speaker.talk.take_back()
+        return text
+
+    def again(self) -> None:
+        """Answer the last message anew. Where that is stopped before it has begun, the old reply stays."""
+        marks = [(speaker, speaker.mark()) for speaker in self.speakers]
+        text = self.take_back()
+        try:
+            self._answer(text)
+        finally:
+            for speaker, back in marks:
+                if speaker.talk is not None and not _answered(speaker.talk.turns, text):
+                    back()
 
     # Both
 
-    def _ids(self, text: str) -> list[int]:
-        """The prompt's ids; in a conversation the text becomes its next turn, or is taken back where it cannot."""
-        if self._talk is None:
-            return self.engine.begin(text)
-        self._talk.say("user", text)
-        try:
-            ids, dropped = self._talk.prompt(self.sampling.max_tokens)
-        except PunaError:
-            self._talk.unsay()
-            raise
+    def _ids(self, speaker: "Speaker", text: str) -> list[int]:
+        ids, dropped = speaker.ids(text, self.sampling.max_tokens)
         if dropped:
             self.screen.say(f"[context full: the {dropped} oldest messages are forgotten]")
         return ids
 
-    def _make(self, ids: list[int], show: Any, key: StopKey | None = None) -> "Completion":
-        """Make a reply, shown piece by piece. Ends early, with what there is, where `key` is pressed."""
-        from puna.engine import Completion
+    def _shown(self, speaker: "Speaker", ids: list[int], key: StopKey | None = None) -> "Made":
+        """Make a reply on the screen; one that never began leaves nothing there."""
+        shown = self.screen.open()
+        began = False
 
-        sampling = self.sampling
-        if sampling.seed is not None:  # a new draw for each reply, and still a function of the seed
-            sampling = replace(sampling, seed=(sampling.seed + self._replies) % 2**63)
-        self._replies += 1
-        made = Completion()
-        for step in self.engine.generate([ids], sampling):
-            show(step.text)
-            made.add(step)
-            if key is not None and key.pressed:
-                break
+        def show(text: str) -> None:
+            nonlocal began
+            began = True
+            shown.add(text)
+
+        try:
+            made = speaker.make(ids, self.sampling, show, key)
+        except BaseException:
+            if began:
+                shown.close()
+            raise
+        shown.close()
         return made
 
 
-def _typed() -> str:
-    """What stood on the line when Ctrl-C came, as far as the system can tell."""
-    readline = sys.modules.get("readline")
-    return readline.get_line_buffer() if readline is not None else ""
+def _answered(turns: list[dict[str, str]], text: str) -> bool:
+    return [turn["role"] for turn in turns[-2:]] == ["user", "assistant"] and turns[-2]["content"] == text

@@ -23,7 +23,7 @@ _KINDS = "GGUF: f16, f32, bf16, q8_0, q4_0. llama2.c: legacy, fp32, int8. Folder
 def add_to(app: typer.Typer) -> None:
     """Register every verb."""
     verbs: list[tuple[str, Callable[..., None]]] = [
-        ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("judge", judge), ("board", board),
+        ("make", make), ("new", new), ("plan", plan), ("chat", chat), ("serve", serve), ("judge", judge), ("board", board),
         ("convert", convert), ("bench", bench), ("test", test),
         ("lineage", lineage), ("verify", verify),
     ]  # fmt: skip
@@ -54,6 +54,12 @@ _EXAMPLES = {
     ],
     "plan": ["plan", "plan mine.toml --set model.size=60M", "plan --json"],
     "chat": ["chat python", 'chat python -p "What does str.split do?" --temperature 0'],
+    "serve": [
+        "serve python",
+        "serve python stories=stories260K.bin --port 9000",
+        "serve python --host 0.0.0.0 --key-file key.txt",
+        "serve python --json --port 0",
+    ],
     "judge": [
         "judge python --task small --data evals",
         "judge python stories260K.bin --task leaderboard --data evals --limit 200",
@@ -142,6 +148,11 @@ def chat(
     repetition_penalty: float = typer.Option(1.0, metavar="N", help="Above 1, repeats become less likely."),
     stop: list[str] = typer.Option([], metavar="TEXT", show_default=False, help="End before this; may be repeated."),
     seed: int | None = typer.Option(None, metavar="N", help="The same seed gives the same reply."),
+    session: Path | None = typer.Option(
+        None, metavar="FILE", help="Go on with the conversation in it, and keep it there."
+    ),
+    plain: bool = typer.Option(False, "--plain", help="Show replies as they are, without Markdown."),
+    no_history: bool = typer.Option(False, "--no-history", help="Keep nothing of what you type."),
     runs: Path = _RUNS,
     json: bool = _JSON,
 ) -> None:
@@ -149,7 +160,45 @@ def chat(
     from puna.cli.chat import run_chat
 
     run_chat(model, prompt=prompt, system=system, temperature=temperature, max_tokens=max_tokens, top_p=top_p, top_k=top_k,
-             min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed, runs=runs, json=json)  # fmt: skip
+             min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed, runs=runs, json=json, session=session, plain=plain,
+             history=not no_history)  # fmt: skip
+
+
+def serve(
+    models: list[str] = typer.Argument(
+        metavar="MODEL...", help="Model folders, .gguf or .bin files, names of runs; NAME=MODEL names one."
+    ),
+    host: str = typer.Option(
+        "127.0.0.1", metavar="ADDRESS", help="Where it listens; one that others reach needs a key."
+    ),
+    port: int = typer.Option(8000, min=0, max=65535, metavar="N", help="0 takes a free one."),
+    key_file: Path | None = typer.Option(
+        None, metavar="FILE", help="The key that requests must bring; or set PUNA_SERVE_KEY."
+    ),
+    allow_host: list[str] = typer.Option(
+        [], metavar="NAME", show_default=False, help="A further name of a server on loopback; may be repeated."
+    ),
+    device: str | None = typer.Option(None, metavar="NAME", help="cpu or cuda; the GPU where there is one."),
+    precision: str = typer.Option("fp32", metavar="KIND", help="fp32, bf16 or int8: the weights' numbers in memory."),
+    backend: str = typer.Option(
+        "auto", metavar="NAME", help="torch or openvino; auto: the faster one for this machine."
+    ),
+    lookup: bool = typer.Option(
+        False, "--lookup", help="Guess repetitions of greedy replies; the same text, for long copies faster."
+    ),
+    cache_tokens: int | None = typer.Option(None, min=64, metavar="N", help="Tokens of each model's cache."),
+    running: int = typer.Option(64, min=1, max=1024, metavar="N", help="Replies made together."),
+    queue: int = typer.Option(256, min=1, max=100_000, metavar="N", help="Replies that wait; beyond: 503."),
+    drain: float = typer.Option(30.0, min=0, max=3600, metavar="SECONDS", help="For replies to end after SIGTERM."),
+    log: bool = typer.Option(False, "--log", help="A line for each request on stderr."),
+    runs: Path = _RUNS,
+    json: bool = _JSON,
+) -> None:
+    """Serve models: OpenAI's interface and a chat page."""
+    from puna.cli.serve import run_serve
+
+    run_serve(models, host=host, port=port, key_file=key_file, allow_host=allow_host, device=device, precision=precision, backend=backend,
+              lookup=lookup, cache_tokens=cache_tokens, running=running, queue=queue, drain=drain, log=log, runs=runs, json=json)  # fmt: skip
 
 
 def judge(

@@ -37,7 +37,7 @@ from puna.tokens.formats import open_tokenizer
 if TYPE_CHECKING:
     from puna.engine.constrain import Constraints
 
-Backend = Literal["torch", "openvino"]
+Backend = Literal["auto", "torch", "openvino"]
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 BATCH_ROWS = 32  # rows that generate together: enough to fill the matrix products of a small model
 _CHUNK = 256  # tokens read at a time where every position's hidden state or logits are wanted
@@ -90,7 +90,7 @@ class Engine:
     @classmethod
     def load(
         cls, path: Path, device: Device | torch.device | str | None = None, *, tokenizer: Path | None = None,
-        precision: Precision = "fp32", backend: Backend | Literal["auto"] = "torch",
+        precision: Precision = "fp32", backend: Backend = "torch",
     ) -> "Engine":  # fmt: skip
         """The model at `path` (a folder, a `.gguf` or a llama2.c `.bin` file) on `device` (None: the GPU where there is one).
 

@@ -85,7 +85,8 @@ class _Product(torch.autograd.Function):
         return grads[0] @ ctx.layer.weight.to(grads[0].dtype), None
 
 
-def to_int8(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Tensor]:
+def to_int8(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Float[Tensor, "o 1"]]:
+    """Each row as integers up to ±127, and the step between them."""
     scales = weight.abs().amax(1, keepdim=True).div_(127.0)
     return (weight / scales.clamp_min(torch.finfo(torch.float32).tiny)).round_().to(torch.int8), scales
 

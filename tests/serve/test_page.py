@@ -1,0 +1,333 @@
+"""The chat page in Chromium, on a real server with tiny models that know their lines: conversations in two languages, stop, edit,
+compare, the card, hostile text. Whatever a test does, the page must not complain."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # for the helpers and the browser
+
+from browser import Browser, Page, find
+from tests_serve_page import NETWORK, answered, click, opened, ready, settings, talk, text, texts, write
+from tests_serve_running import Running, running_server
+from tests_serve_taught import CODE, GRASS, HOSTILE, LONG, SECOND, STORY, STORY_END, TALKS, taught
+
+pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium on this machine")
+PWNED = "window.__pwned !== undefined || document.querySelector('main script, main img, main i:not([class]) a[href^=\"javascript\"]') !== null"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("taught")
+    return {
+        "First": taught(folder / "First", TALKS),
+        "第二": taught(folder / "second", SECOND, seed=6),
+        "text": taught(folder / "text", {STORY: STORY_END}, chats=False),
+    }
+
+
+@pytest.fixture(scope="module")
+def running(models: dict[str, Path]) -> Iterator[Running]:
+    with running_server(models) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as one:
+        yield one
+
+
+def still_quiet(page: Page, *, refusals: bool = False) -> None:
+    said = [line for line in page.console if not (refusals and NETWORK in line)]
+    assert said == [] and page.exceptions == []
+    assert page.evaluate(PWNED) is False
+
+
+@pytest.fixture
+def page(browser: Browser, running: Running) -> Iterator[Page]:
+    """The page in English, on a wide screen."""
+    one = opened(browser, running.base_url)
+    yield one
+    still_quiet(one)
+    assert {address.split("/")[2] for address in one.requests if address.startswith("http")} == {running.base_url.split("/")[2]}
+    one.close()
+
+
+def greedy(page: Page) -> None:
+    settings(page, temperature="0")
+
+
+# ---- Conversations ----
+
+
+def test_a_conversation_in_english(page):
+    assert page.evaluate("document.documentElement.lang") == "en" and text(page, "#new span") == "New conversation"
+    greedy(page)
+    assert talk(page, "Hello") == TALKS["Hello"]
+    talk(page, "What does str.split do?")  # the first turn is part of the prompt, so the model may say anything
+    click(page, "#new")
+    answer = talk(page, "What does str.split do?")
+    assert answer.startswith("It splits at spaces:")
+    assert text(page, ".reply .body strong") == "splits"
+    assert text(page, ".reply .body pre code") == "print('a b'.split())"
+    assert text(page, ".reply figcaption span") == "python"
+    assert texts(page, ".reply .body li") == ["one", "two"]
+    facts = text(page, ".reply .facts")
+    assert " tokens/s · first token after " in facts and facts.endswith(" tokens")
+    assert texts(page, "#list .open span") == ["What does str.split do?", "Hello"]
+    assert text(page, "#said") == f"Reply of First: {CODE}"
+    page.goto(page.evaluate("location.href"))  # again: kept, and open
+    ready(page)
+    page.wait("!!document.querySelector('.reply .body strong')")
+    assert text(page, ".turn.user .bubble") == "What does str.split do?"
+    click(page, "#list li:nth-child(2) .open")
+    page.wait("document.querySelectorAll('.turn.user').length === 2")
+    assert texts(page, ".turn.user .bubble") == ["Hello", "What does str.split do?"]
+
+
+def test_a_conversation_in_chinese(browser, running):
+    page = opened(browser, running.base_url, language="zh")
+    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    assert text(page, "#new span") == "新对话" and text(page, "#language") == "English"
+    greedy(page)
+    assert talk(page, "羊驼吃什么？") == "羊驼吃高原上的草。早上吃晚上睡"
+    assert text(page, ".reply .body strong") == "高原" and texts(page, ".reply .body ol li") == ["早上吃", "晚上睡"]
+    assert " 词元/秒 · " in text(page, ".reply .facts")
+    assert text(page, "#said") == f"First 的回复：{GRASS}"
+    assert texts(page, "#list .open span") == ["羊驼吃什么？"]
+    english = [name for name in page.evaluate("[...document.querySelectorAll('button, select, textarea, nav, section')].map((e) => e.ariaLabel || e.textContent)")
+               if name.isascii() and name not in ("English", "English interface", "First")]  # fmt: skip
+    assert english == []
+    click(page, "#language")
+    assert page.evaluate("document.documentElement.lang") == "en" and text(page, "#new span") == "New conversation"
+    assert " tokens/s" in text(page, ".reply .facts")
+    page.goto(page.evaluate("location.href"))
+    ready(page)
+    assert page.evaluate("document.documentElement.lang") == "en"  # the choice is kept
+    still_quiet(page)
+    page.close()
+
+
+def test_enter_within_an_input_method_sends_nothing(page):
+    """Chinese is written by composing: Enter takes the letters as they are and must not send."""
+    page.evaluate("document.getElementById('message').focus()")
+    page.evaluate("window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key + (e.isComposing || e.keyCode === 229)), true)")
+    page.send("Input.imeSetComposition", text="ni hao", selectionStart=6, selectionEnd=6)
+    assert page.evaluate("document.getElementById('message').value") == "ni hao"
+    enter = {"key": "Enter", "code": "Enter"}  # as browsers send it: while composing (13), or as the input method's own (229)
+    for number in (13, 229):
+        page.send("Input.dispatchKeyEvent", type="rawKeyDown", windowsVirtualKeyCode=number, **enter)
+        page.send("Input.dispatchKeyEvent", type="keyUp", windowsVirtualKeyCode=number, **enter)
+    assert page.evaluate("window.keys") == ["Entertrue", "Entertrue"]
+    assert page.evaluate("document.querySelectorAll('.turn').length") == 0
+    page.send("Input.insertText", text="你好")
+    assert page.evaluate("document.getElementById('message').value") == "你好"
+    page.press("Enter", shift=True)
+    assert page.evaluate("document.querySelectorAll('.turn').length") == 0
+    page.press("Enter")
+    answered(page)
+    assert text(page, ".turn.user .bubble").strip() == "你好"
+
+
+def slow(page: Page) -> None:
+    """The network brings a few tokens a second: a reply can be met in its middle."""
+    page.send("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=3000, uploadThroughput=-1)
+
+
+def fast(page: Page) -> None:
+    page.send("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+
+
+def test_stop_keeps_what_came(page, running):
+    greedy(page)
+    slow(page)
+    write(page, "Count")
+    page.wait("document.querySelector('.reply .body').textContent.length > 15", 15)
+    assert page.evaluate("document.getElementById('send').ariaLabel") == "Stop"
+    page.press("Escape")
+    answered(page)
+    came = text(page, ".reply .body")
+    assert LONG.startswith(came) and 15 < len(came) < len(LONG)
+    assert text(page, ".reply .facts").endswith("stopped") and text(page, "#said") == "Stopped."
+    fast(page)
+    end = time.monotonic() + 5
+    while any(hosted.loop.stats().running for hosted in running.models.all()):
+        assert time.monotonic() < end, "the server still works for a reader who is gone"
+        time.sleep(0.02)
+    click(page, '[data-action="retry"]')
+    answered(page)
+    assert text(page, ".reply .body") == LONG
+    assert text(page, ".versions span") == "2 / 2"  # what was stopped is still there
+    click(page, '[data-action="before"]')
+    assert text(page, ".reply .body") == came
+
+
+def test_edit_makes_a_branch_and_both_stay(page):
+    greedy(page)
+    talk(page, "Hello")
+    click(page, '.turn.user [data-action="edit"]')
+    assert page.evaluate("document.activeElement.matches('.edit textarea')")
+    page.press("Escape")
+    assert page.evaluate("document.activeElement.dataset.action") == "edit" and text(page, ".turn.user .bubble") == "Hello"
+    click(page, '.turn.user [data-action="edit"]')
+    page.evaluate("document.querySelector('.edit textarea').select()")
+    page.type("你好")
+    page.press("Enter")
+    answered(page)
+    assert (text(page, ".turn.user .bubble"), text(page, ".reply .body")) == ("你好", TALKS["你好"])
+    assert text(page, ".turn.user .versions span") == "2 / 2"
+    click(page, '.turn.user [data-action="before"]')
+    assert (text(page, ".turn.user .bubble"), text(page, ".reply .body")) == ("Hello", TALKS["Hello"])
+    assert page.evaluate("document.activeElement.dataset.action") == "after"  # the focus stays on the switch
+    page.goto(page.evaluate("location.href"))
+    ready(page)
+    page.wait("!!document.querySelector('.versions')")
+    assert text(page, ".versions span") == "1 / 2" and text(page, ".reply .body") == TALKS["Hello"]
+    click(page, '.turn.user [data-action="after"]')
+    assert text(page, ".reply .body") == TALKS["你好"]
+    page.evaluate("document.getElementById('message').focus()")
+    page.press("ArrowUp")  # in an empty field: edit the last message
+    assert page.evaluate("document.querySelector('.edit textarea').value") == "你好"
+    page.press("Escape")
+
+
+def test_two_models_side_by_side(page):
+    greedy(page)
+    click(page, "#compare")
+    page.evaluate("(() => { const s = document.getElementById('second'); s.value = '第二'; s.dispatchEvent(new Event('change')); })()")
+    write(page, "Hello")
+    answered(page)
+    assert texts(page, ".reply .who") == ["First", "第二"]
+    assert texts(page, ".reply .body") == [TALKS["Hello"], SECOND["Hello"]]
+    assert [" tokens/s" in facts for facts in texts(page, ".reply .facts")] == [True, True]
+    boxes = page.evaluate("[...document.querySelectorAll('.reply')].map((e) => e.getBoundingClientRect()).map((b) => [b.left, b.top, b.right])")
+    assert boxes[0][1] == boxes[1][1] and boxes[0][2] < boxes[1][0]
+    page.resize(360, 740, mobile=True)
+    boxes = page.evaluate("[...document.querySelectorAll('.reply')].map((e) => e.getBoundingClientRect()).map((b) => [b.left, b.top])")
+    assert boxes[0][0] == boxes[1][0] and boxes[0][1] < boxes[1][1]
+    page.resize(1280, 860)
+    # Each side goes on with its own past.
+    page.send("Network.enable", maxPostDataSize=1 << 20)
+    sent = []
+    hear = page.hear
+    page.hear = lambda method, parameters: (sent.append(parameters["request"].get("postData", "")) if method == "Network.requestWillBeSent" else None, hear(method, parameters))[1]
+    write(page, "你好")
+    answered(page)
+    bodies = [json.loads(body) for body in sent if '"messages"' in body]
+    said = {body["model"]: [message["content"] for message in body["messages"]] for body in bodies}
+    assert said == {"First": ["Hello", TALKS["Hello"], "你好"], "第二": ["Hello", SECOND["Hello"], "你好"]}
+    click(page, "#compare")
+    assert page.evaluate("document.getElementById('second').hidden")
+
+
+def test_a_model_without_a_chat_format_goes_on_with_a_text(page):
+    page.evaluate("(() => { const s = document.getElementById('model'); s.value = 'text'; s.dispatchEvent(new Event('change')); })()")
+    assert "no chat format" in text(page, ".start .summary") and "No chat format" in text(page, "#mode")
+    greedy(page)
+    assert talk(page, STORY) == STORY_END
+    assert page.evaluate("document.getElementById('send').ariaLabel") == "Continue the text"
+    page.press("Enter")  # an empty field goes on from what there is
+    page.wait("document.querySelectorAll('.reply').length === 2")
+    answered(page)
+    click(page, "#compare")
+    assert "First" in texts(page, "#second option")
+    assert page.evaluate("document.getElementById('mode').textContent").startswith("text has no chat format")
+
+
+# ---- Hostile text ----
+
+
+def test_a_reply_with_a_script_is_text(page):
+    greedy(page)
+    assert talk(page, "Say something hostile") == HOSTILE
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert page.evaluate("document.querySelectorAll('.reply .body *').length") == 1  # a paragraph
+    write(page, HOSTILE)
+    answered(page)
+    assert texts(page, ".turn.user .bubble")[-1] == HOSTILE
+    assert page.evaluate("document.querySelectorAll('.turn.user .bubble *').length") == 0
+    click(page, "#list .entry:first-child .quiet")
+    assert page.evaluate(PWNED) is False
+
+
+RENDERED = [  # Markdown, what comes of it
+    ("**重点：**后文", "<p><strong>重点：</strong>后文</p>"),
+    ("a **b *c* d** `*e*` snake_case_name 2 * 3 * 4", "<p>a <strong>b <em>c</em> d</strong> <code>*e*</code> snake_case_name 2 * 3 * 4</p>"),
+    ("***both*** ~~gone~~ **open", "<p><em><strong>both</strong></em> <del>gone</del> **open</p>"),
+    ("<b onclick=x>&amp;</b>", "<p>&lt;b onclick=x&gt;&amp;amp;&lt;/b&gt;</p>"),
+    ("[x](javascript:alert(1)) [d](data:text/html,x)", "<p>[x](javascript:alert(1)) [d](data:text/html,x)</p>"),
+    ("[u](https://bank.example@evil.example/)", "<p>[u](https://bank.example@evil.example/)</p>"),
+    ("[bank.example](https://evil.example/)", '<p><a href="https://evil.example/">bank.example</a><span> (evil.example)</span></p>'),
+    ("![p](https://a.example/i.png)", '<p><a href="https://a.example/i.png">p</a><span> (a.example)</span></p>'),
+    ("见 https://a.example/b_c(d)。", '<p>见 <a href="https://a.example/b_c(d)">https://a.example/b_c(d)</a>。</p>'),
+    ("# H #\ntext", "<h3>H</h3><p>text</p>"),
+    ("- a\n  - b\n\n  c\n- d", "<ul><li><p>a</p><ul><li><p>b</p></li></ul><p>c</p></li><li><p>d</p></li></ul>"),
+    ("3. a\n4. b", '<ol start="3"><li><p>a</p></li><li><p>b</p></li></ol>'),
+    ("> a\nb\n\nc", "<blockquote><p>a\nb</p></blockquote><p>c</p>"),
+    ("|a|b|\n|-|-|\n|`x`|<i>|", "<div><table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td><code>x</code></td><td>&lt;i&gt;</td></tr></tbody></table></div>"),
+    ("```<script>\n</code><b>\n```\nend", "<figure><figcaption><span>&lt;script&gt;</span><button></button></figcaption><pre><code>&lt;/code&gt;&lt;b&gt;</code></pre></figure><p>end</p>"),
+    ("```py\nstill open", "<figure><figcaption><span>py</span><button></button></figcaption><pre><code>still open</code></pre></figure>"),
+    ("a\u202eb\u0000", "<p>a⟨U+202E⟩b␀</p>"),
+]  # fmt: skip
+
+
+def test_markdown_becomes_elements_and_nothing_else(page):
+    script = f"""import('/static/markdown.js').then((m) => {json.dumps([source for source, _ in RENDERED])}.map((source) => {{
+        const place = document.createElement('div');
+        for (let end = 1; end < source.length; end += 1) m.render(place, source.slice(0, end));  // as it grows
+        m.render(place, source);
+        const once = document.createElement('div');
+        m.render(once, source);
+        if (once.innerHTML !== place.innerHTML) return `grown: ${{place.innerHTML}} at once: ${{once.innerHTML}}`;
+        place.querySelectorAll('svg').forEach((svg) => svg.remove());
+        place.querySelectorAll('*').forEach((e) => e.getAttributeNames().filter((n) => !['href', 'start'].includes(n)).forEach((n) => e.removeAttribute(n)));
+        return place.innerHTML;
+    }}))"""
+    for (source, wanted), made in zip(RENDERED, page.evaluate(script), strict=True):
+        assert made == wanted, source
+
+
+def test_links_are_told_nothing_of_where_they_were(page):
+    script = """import('/static/markdown.js').then((m) => { const place = document.createElement('div'); m.render(place, '[a](https://b.example/)');
+        const a = place.querySelector('a'); return [a.rel, a.target, a.title]; })"""
+    assert page.evaluate(script) == ["noreferrer noopener", "_blank", "opens b.example in a new tab"]
+
+
+def test_no_reply_can_freeze_the_page(page):
+    hostile = [
+        "*a " * 30000, "a* " * 30000, "*_~`[" * 20000, "[" * 100000, "[a](" * 30000, "](" * 50000, ">" * 100000, ("> " * 5000 + "x\n") * 10,
+        "".join("`" * (n % 300 + 1) + " " for n in range(900)), "".join(" " * 2 * n + "- x\n" for n in range(400)), "* " * 50000 + "x", "- x\n" * 10000,
+        "|" * 50000 + "\n" + "|-" * 50000, "http://" * 20000, "https://a.b/" + "(" * 50000 + ")" * 50000, "![" * 40000, "```\n" * 10001, "\\" * 100000,
+        "# " + "#" * 100000, "**a*" * 20000, "1. a\n" + "\n" * 20000 + "2. b", "- a\n" + "lazy\n" * 20000, "-" * 100000 + "x", ("- a\n" + "\n" * 200) * 200,
+    ]  # fmt: skip
+    script = """import('/static/markdown.js').then((m) => %s.map((text) => { const begin = performance.now(); m.render(document.createElement('div'), text);
+        return performance.now() - begin; }))"""
+    for source, took in zip(hostile, page.evaluate(script % json.dumps(hostile)), strict=True):
+        assert took < 5000, f"{source[:12]!r} took {took:.0f} ms"  # linear ways take under 0.5 s on a busy machine; others minutes
+
+
+def test_the_policy_holds_in_the_browser(page):
+    """What an injected text could try: each is refused by the browser itself."""
+    tries = {
+        "markup": "document.body.innerHTML = '<b>x</b>'",
+        "code": "setTimeout('window.__pwned = 1')",
+        "eval": "(0, eval)('1')",
+    }
+    for name, script in tries.items():
+        # In a timer, since what a debugger runs itself may do anything.
+        said = page.evaluate(
+            f"new Promise((done) => setTimeout(() => {{ try {{ {script}; done('done'); }} catch (error) {{ done(error.name); }} }}))"
+        )
+        assert said in ("TypeError", "EvalError"), name
+    blocked = page.evaluate("fetch('http://127.0.0.2:9/').then(() => 'sent', (error) => error.name)")
+    assert blocked == "TypeError"
+    script = "new Promise((done) => { const s = document.createElement('img'); s.onerror = () => done('refused'); s.onload = () => done('shown'); s.src = 'http://127.0.0.2:9/x.png'; })"
+    assert page.evaluate(script) == "refused"
+    assert any("Content Security Policy" in line for line in page.console)
+    page.forget()
+    page.requests.append(page.evaluate("location.href"))

@@ -1,0 +1,429 @@
+"""The chat page as people use it: the key, settings, the list of conversations, errors, a full context, keyboard, screen reader, phone
+width, colours. In Chromium, on a real server with a tiny model."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # for the helpers and the browser
+
+from browser import Browser, Page, find
+from tests_serve_page import NETWORK, answered, click, opened, ready, settings, talk, text, texts, write
+from tests_serve_running import KEY, Running, running_server
+from tests_serve_taught import SECOND, taught
+
+pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("taught") / "tiny", SECOND, context=96)
+
+
+@pytest.fixture(scope="module")
+def running(model: Path) -> Iterator[Running]:
+    with running_server({"tiny": model}) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Browser, running: Running) -> Iterator[Page]:
+    one = opened(browser, running.base_url)
+    yield one
+    assert one.console == [] and one.exceptions == []
+    one.close()
+
+
+# ---- The key ----
+
+
+def test_the_page_asks_for_the_key_and_keeps_it_for_this_tab(browser, model):
+    with running_server({"tiny": model}, key=KEY) as locked:
+        page = opened_locked(browser, locked)
+        assert text(page, "dialog h2") == "The server asks for a key"
+        page.type("not the key")
+        page.press("Enter")
+        page.wait("!!document.querySelector('dialog .wrong')")
+        assert text(page, "dialog .wrong") == "The server refused this key."
+        page.type(KEY)
+        page.press("Enter")
+        ready(page)
+        settings(page, temperature="0")
+        assert talk(page, "Hello") == SECOND["Hello"]
+        assert page.evaluate("[localStorage, document.cookie].map((e) => JSON.stringify(e)).join()").count(KEY) == 0
+        page.goto(f"{locked.base_url}/")
+        ready(page)  # no question again
+        assert not page.evaluate("document.querySelector('dialog')")
+        click(page, "#data")
+        page.evaluate("[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Forget the key').click()")
+        assert page.evaluate("sessionStorage.getItem('puna-key')") is None
+        assert [line for line in page.console if NETWORK not in line] == [] and page.exceptions == []
+        page.close()
+
+
+def opened_locked(browser: Browser, locked: Running) -> Page:
+    page = browser.page(1280, 860)
+    page.send("Network.setUserAgentOverride", userAgent="puna-tests", acceptLanguage="en-US")
+    page.goto(f"{locked.base_url}/")
+    page.wait("!!document.querySelector('dialog input')")
+    return page
+
+
+def test_without_the_key_the_page_says_so_and_can_try_again(browser, model):
+    with running_server({"tiny": model}, key=KEY) as locked:
+        page = opened_locked(browser, locked)
+        page.press("Escape")
+        ready(page)
+        assert text(page, ".notice p") == "The list of models could not be read. The server asks for a key."
+        assert page.evaluate("document.getElementById('about').disabled")
+        click(page, ".notice button")
+        page.wait("!!document.querySelector('dialog input')")
+        page.type(KEY)
+        page.press("Enter")
+        page.wait("!document.querySelector('.notice')")
+        assert texts(page, "#model option") == ["tiny"]
+        page.close()
+
+
+# ---- Settings ----
+
+
+def test_settings_go_into_the_request(page):
+    settings(page, max_tokens="1", temperature="0", seed="7")
+    write(page, "Hello")
+    answered(page)
+    assert text(page, ".reply .facts").endswith("1 token · ended at the length limit")
+    assert page.evaluate("document.getElementById('settings').classList.contains('changed')")
+    settings(page, max_tokens="", stop="day")
+    click(page, "#new")  # a new conversation draws in the same way
+    assert talk(page, "Hello") == SECOND["Hello"].split("day")[0].strip()
+
+
+def test_a_wrong_setting_is_said_at_its_field(page):
+    click(page, "#settings")
+    assert page.evaluate("document.getElementById('set-temperature').value") == "0.7"
+    for name, value, told in [
+        ("temperature", "hot", "From 0 to 2."), ("temperature", "2.1", "From 0 to 2."), ("top_k", "1.5", "A whole number from 0 to 1000000."),
+        ("seed", "-1", "A whole number from 0 to 9007199254740991."),
+    ]:  # fmt: skip
+        page.evaluate(f"document.getElementById('set-{name}').value = '{value}'")
+        click(page, "dialog .ends button.main")
+        assert text(page, f"#set-{name}-wrong") == told
+        assert page.evaluate("document.activeElement.id") == f"set-{name}"
+        assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
+        page.evaluate(f"document.getElementById('set-{name}').value = ''")
+    page.evaluate("document.getElementById('set-stop').value = 'x\\n'.repeat(17)")
+    click(page, "dialog .ends button.main")
+    assert text(page, "#set-stop-wrong") == "At most 16 stop texts."
+    click(page, "dialog .ends button:first-child")  # reset
+    click(page, "dialog .ends button.main")
+    assert not page.evaluate("document.querySelector('dialog')")
+
+
+def test_the_system_message_is_sent(page):
+    settings(page, temperature="0", system="Be brief. 请简短。")
+    sent = []
+    hear = page.hear
+    page.hear = lambda method, parameters: (sent.append(parameters) if method == "Network.requestWillBeSent" else None, hear(method, parameters))[1]
+    talk(page, "Hello")
+    body = next(json.loads(one["request"]["postData"]) for one in sent if one["request"]["url"].endswith("/chat/completions"))
+    assert body["messages"] == [{"role": "system", "content": "Be brief. 请简短。"}, {"role": "user", "content": "Hello"}]
+    assert (body["stream"], body["stream_options"], body["temperature"], body["top_p"]) == (True, {"include_usage": True}, 0, 0.95)
+
+
+# ---- The list ----
+
+
+def test_rename_export_and_delete(page, browser, tmp_path):
+    settings(page, temperature="0")
+    talk(page, "Hello")
+    click(page, "#new")
+    talk(page, "你好")
+    click(page, "#list .entry:first-child .quiet")
+    click(page, "#list .menu button:first-child")
+    assert page.evaluate("document.activeElement.value") == "你好"
+    page.evaluate("document.activeElement.select()")
+    page.type("问候 <b>")
+    page.press("Enter")
+    page.wait("document.querySelector('#list .open span').textContent === '问候 <b>'")
+    browser.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), browserContextId=context_of(page))
+    click(page, "#list .entry:first-child .quiet")
+    click(page, "#list .menu button:nth-child(2)")
+    kept = downloaded(tmp_path / "问候-b.json")
+    assert kept["form"] == "puna-conversation/1" and kept["title"] == "问候 <b>"
+    assert sorted(turn["role"] for turn in kept["turns"].values()) == ["assistant", "user"]
+    click(page, "#data")
+    page.evaluate("[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Export all as JSON').click()")
+    assert len(downloaded(tmp_path / "conversations.json")["conversations"]) == 2
+    click(page, "#list .menu button.bad")
+    assert text(page, "dialog p") == "Delete “问候 <b>”? It cannot be brought back."
+    page.press("Escape")
+    assert len(texts(page, "#list .open")) == 2
+    click(page, "#list .menu button.bad")
+    click(page, "dialog .ends .main")
+    page.wait("document.querySelectorAll('#list .open').length === 1")
+    click(page, "#data")
+    page.evaluate("[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Delete all').click()")
+    click(page, "dialog .ends .main")
+    page.wait("document.querySelectorAll('#list .open').length === 0")
+    page.goto(page.evaluate("location.href"))
+    ready(page)
+    assert text(page, "#list").startswith("Conversations appear here")
+
+
+def context_of(page: Page) -> str:
+    return page.send("Target.getTargetInfo")["targetInfo"]["browserContextId"]
+
+
+def downloaded(path: Path) -> dict:
+    end = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path.name}; {list(path.parent.iterdir())}"
+        time.sleep(0.05)
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_another_tab_hears_of_it(page, browser, running):
+    settings(page, temperature="0")
+    target = browser.send("Target.createTarget", url="about:blank", browserContextId=context_of(page))["targetId"]
+    session = browser.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    other = Page(browser, session, target)
+    browser._pages[session] = other
+    for domain in ("Page", "Runtime", "Log"):
+        other.send(f"{domain}.enable")
+    other.goto(f"{running.base_url}/")
+    ready(other)
+    talk(page, "Hello")
+    other.wait("document.querySelectorAll('#list .open').length === 1")
+    assert other.console == [] and other.exceptions == []
+    other.close()
+
+
+# ---- What goes wrong ----
+
+
+def test_a_full_context_lets_old_messages_go_and_says_so(page):
+    settings(page, temperature="0")
+    for _ in range(5):
+        talk(page, "Hello")
+    notes = [note for note in texts(page, ".tail .aside") if "no longer fit" in note]
+    assert notes and "was not sent" in notes[0] or "were not sent" in notes[0]
+    assert not page.evaluate("document.querySelector('.failure')")
+    page.evaluate("document.getElementById('message').focus()")
+    page.type("很长的话。" * 100)
+    page.press("Enter")
+    answered(page)
+    failure = text(page, ".failure p")
+    assert failure.startswith("The server refused the request: ") and "96" in failure  # both numbers, in the server's words
+    page.forget()
+
+
+def test_a_server_that_is_gone_is_said_and_what_came_stays(browser, model):
+    with running_server({"tiny": model}) as gone:
+        page = opened(browser, gone.base_url)
+        settings(page, temperature="0")
+        came = talk(page, "Hello")
+    write(page, "Hello")
+    answered(page)
+    assert text(page, ".failure p") == "The server cannot be reached."
+    assert texts(page, ".reply .body")[0] == came
+    assert text(page, "#said") == "The reply of tiny failed: The server cannot be reached."
+    click(page, ".failure button")
+    answered(page)
+    assert page.evaluate("document.querySelectorAll('.reply').length") == 2  # a try without a word is no version
+    assert page.evaluate("document.querySelector('.versions')") is None
+    page.goto("about:blank")
+    page.close()
+
+
+def test_a_stream_that_is_cut_keeps_what_came(browser, model):
+    with running_server({"tiny": model}) as cut:
+        page = opened(browser, cut.base_url)
+        settings(page, temperature="0")
+        page.send("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=1500, uploadThroughput=-1)
+        write(page, "Hello")
+        page.wait("document.querySelector('.reply .body').textContent.length > 3", 15)
+        page.send("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+        page.wait("!!document.querySelector('.failure')", 15)
+        came = text(page, ".reply .body")
+        assert SECOND["Hello"].startswith(came) and len(came) > 3
+        assert text(page, ".failure p") == "The connection ended before the reply was finished. What came is kept."
+        assert page.exceptions == []
+        page.close()
+
+
+# ---- Without a mouse, without sight ----
+
+
+def test_every_control_has_a_role_and_a_name(page):
+    settings(page, temperature="0")
+    talk(page, "Hello")
+    for opener in (None, "#settings", "#about", "#help", "#data"):
+        if opener:
+            click(page, opener)
+            page.wait("!!document.querySelector('dialog[open]')")
+            time.sleep(0.1)
+        nodes = page.tree()
+        for node in nodes:
+            if node["role"] in ("button", "textbox", "combobox", "checkbox", "link", "dialog", "navigation", "region", "article"):
+                assert node["name"].strip(), (opener, node)
+        roles = [node["role"] for node in nodes]
+        if opener:
+            assert roles.count("dialog") == 1 and "main" not in roles  # behind a modal dialog nothing is told
+            page.press("Escape")
+            assert page.evaluate(f"document.activeElement === document.querySelector('{opener}')"), opener
+        else:
+            assert roles.count("main") == 1 and roles.count("navigation") == 1 and "status" in roles
+            names = {(node["role"], node["name"]) for node in nodes}
+            assert {("region", "Conversation"), ("textbox", "Message"), ("button", "Send"), ("combobox", "Model"), ("article", "You"), ("article", "tiny")} <= names
+            levels = [node["level"] for node in nodes if node["role"] == "heading"]
+            assert levels[0] == 1 and all(after - before <= 1 for before, after in zip(levels, levels[1:]))
+
+
+def test_the_keyboard_reaches_everything(page):
+    settings(page, temperature="0")
+    talk(page, "Hello")
+    page.evaluate("document.activeElement.blur(); document.querySelector('.skip-link').focus()")
+    seen = []
+    for _ in range(40):
+        element = page.evaluate("(() => { const e = document.activeElement; const b = e.getBoundingClientRect(); return [e.id || e.ariaLabel || e.textContent, b.left >= 0 && b.width > 0, getComputedStyle(e).outlineStyle, e.matches(':focus-visible')]; })()")
+        seen.append(element[0])
+        if element[0] == "message" or element[0] == "":
+            pass
+        elif element[3]:
+            assert element[1] and element[2] != "none", element
+        if element[0] == "send":
+            break
+        page.press("Tab")
+    wanted = ["new", "language", "colours", "data", "help", "model", "compare", "settings", "about", "Copy", "Edit", "Try again", "message", "send"]
+    assert [name for name in seen if name in wanted and seen.index(name) is not None][:0] == []
+    assert set(wanted) <= set(seen), set(wanted) - set(seen)
+
+
+def test_shortcuts(page):
+    page.evaluate("document.activeElement.blur()")
+    page.press("?")
+    assert text(page, "dialog h2") == "Keyboard and help"
+    assert {"Enter", "Shift", "Esc", "/", "n", "?"} <= set(texts(page, "dialog kbd"))
+    page.press("s")  # not while a dialog is open
+    assert page.evaluate("document.querySelectorAll('dialog').length") == 1
+    page.press("Escape")
+    for key, title in (("s", "Instructions and sampling"), ("i", "About this model")):
+        page.evaluate("document.activeElement.blur()")
+        page.press(key)
+        page.wait("!!document.querySelector('dialog[open]')")
+        assert text(page, "dialog h2").startswith(title)
+        page.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    page.press("/")
+    assert page.evaluate("document.activeElement.id") == "message"
+    page.press("?", "n")
+    assert page.evaluate("document.getElementById('message').value") == "?n"  # in the field they are letters
+    click(page, "#help")
+    click(page, "#single-keys")
+    page.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    page.press("?")
+    assert page.evaluate("document.querySelector('dialog')") is None  # switched off
+
+
+def test_a_growing_reply_is_not_read_out(page):
+    settings(page, temperature="0")
+    page.evaluate("window.said = []; new MutationObserver(() => window.said.push(document.getElementById('said').textContent)).observe(document.getElementById('said'), { childList: true, characterData: true, subtree: true })")
+    talk(page, "Hello")
+    assert page.evaluate("window.said") == [f"Reply of tiny: {SECOND['Hello']}"]
+    assert page.evaluate("[...document.querySelectorAll('[aria-live]')].map((e) => e.id)") == ["said"]
+
+
+# ---- Sizes and colours ----
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def test_nothing_is_wider_than_the_page(browser, running, width, language):
+    page = opened(browser, running.base_url, width=width, height=700, language=language)
+    settings(page, temperature="0")
+    write(page, "x" * 300 + "\n" + "长" * 300)
+    answered(page)
+    wide = "import('/static/markdown.js').then((m) => m.render(document.querySelector('.reply .body'), '`' + 'y'.repeat(200) + '`\\n\\n```\\n' + 'z'.repeat(300) + '\\n```\\n\\n|a|b|\\n|-|-|\\n|' + 'w'.repeat(200) + '|' + 'v'.repeat(200) + '|'))"
+    page.evaluate(wide)
+    for opener in (None, "#settings", "#help", "#data", "#about", "#compare"):
+        if opener:
+            click(page, opener)
+            time.sleep(0.05)
+        over = page.evaluate("[...document.querySelectorAll('body *')].filter((e) => !e.closest('.table, pre, .skip-link, .hidden, #sidebar:not(.open), .entry .open') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))")
+        assert over == [], opener
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        if opener and opener != "#compare":
+            page.press("Escape")
+    page.close()
+
+
+def test_the_drawer_on_a_phone(browser, running):
+    page = opened(browser, running.base_url, width=360, height=740)
+    assert page.evaluate("getComputedStyle(document.getElementById('sidebar')).visibility") == "hidden"
+    click(page, "#show-sidebar")
+    assert page.evaluate("document.activeElement.id") == "hide-sidebar" and page.evaluate("document.getElementById('main').inert")
+    page.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "show-sidebar" and not page.evaluate("document.getElementById('main').inert")
+    click(page, "#show-sidebar")
+    click(page, "#new")
+    assert not page.evaluate("document.getElementById('main').inert")
+    targets = page.evaluate("[...document.querySelectorAll('button, select')].filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect()).filter((b) => b.width && Math.min(b.width, b.height) < 24).length")
+    assert targets == 0  # WCAG 2.5.8
+    page.close()
+
+
+CONTRAST = """(() => {
+  const shown = (colour) => { const c = document.createElement('canvas').getContext('2d'); c.fillStyle = colour; c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((s, v, n) => s + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = shown(getComputedStyle(e).backgroundColor); if (c[3] > 250) return c; } return shown('canvas'); };
+  return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.closest('.hidden, .skip-link, :disabled, noscript, #send') && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .map((e) => { const [a, b] = [light(shown(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x); return [(a + 0.05) / (b + 0.05), e.textContent.slice(0, 30), e.className]; })
+    .filter(([ratio]) => ratio < 4.5);
+})()"""  # WCAG 2.2, contrast ratio
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_colours(browser, running, scheme):
+    page = opened(browser, running.base_url, scheme=scheme)
+    settings(page, temperature="0")
+    talk(page, "Hello")
+    page.evaluate("import('/static/markdown.js').then((m) => m.render(document.querySelector('.reply .body'), '# h\\n> quote\\n\\n`code` [l](https://a.example/)\\n\\n```py\\nx\\n```'))")
+    assert page.evaluate(CONTRAST) == []
+    for opener in ("#settings", "#help", "#data", "#about"):
+        click(page, opener)
+        time.sleep(0.05)
+        assert page.evaluate(CONTRAST) == [], opener
+        page.press("Escape")
+    page.close()
+
+
+def test_the_switch_of_colours_is_kept(page):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    click(page, "#colours")  # light
+    click(page, "#colours")  # dark
+    assert page.evaluate("document.getElementById('colours').ariaLabel") == "Colours: dark" and page.evaluate(ground) != light
+    page.goto(page.evaluate("location.href"))
+    ready(page)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark" and page.evaluate(ground) != light
+    click(page, "#colours")
+    assert page.evaluate(ground) == light  # as the system has it
+
+
+def test_no_motion_for_those_who_want_none(page):
+    page.media(motion="reduce")
+    click(page, "#settings")
+    assert page.evaluate("document.getAnimations().length") == 0
+    page.press("Escape")
