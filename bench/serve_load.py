@@ -346,9 +346,9 @@ def main() -> None:
         "--size", default="15M", choices=list(SHAPES), help="random weights of this size (default: 15M)"
     )
     parser.add_argument("--model", type=Path, help="a model instead")
-    parser.add_argument("--serve", default="--cache-tokens 4096",
+    parser.add_argument("--serve", default="--cache-tokens 2048",
                         help="further arguments of puna serve, as one text (default: a cache too small for all, so that replies are "
-                             "preempted and prefixes pushed out: '--cache-tokens 4096')")  # fmt: skip
+                             "preempted and prefixes pushed out: '--cache-tokens 2048')")  # fmt: skip
     parser.add_argument("--url", help="a server that runs already: http://HOST:PORT")
     parser.add_argument("--pid", type=int, help="its process, for its memory")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: bench/results, from one minute on)")

@@ -128,6 +128,10 @@ class Terminal:
         """Keys as a terminal sends them: Enter is a carriage return."""
         os.write(self._fd, keys.replace("\n", "\r").encode())
 
+    def raw(self, sent: bytes) -> None:
+        """Bytes as they are: Ctrl+J is one."""
+        os.write(self._fd, sent)
+
     def paste(self, text: str) -> None:
         """What a terminal sends where text is pasted (bracketed paste)."""
         os.write(self._fd, b"\x1b[200~" + text.replace("\n", "\r").encode() + b"\x1b[201~")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from puna.engine.choosing import NOTHING, Chooser, RowState
-from puna.engine.sampling import Sampler, Sampling, keep_min_p, keep_top_k, keep_top_p
+from puna.engine.sampling import Sampling, draw, keep_min_p, keep_top_k, keep_top_p
 from puna.errors import PunaError
 
 VOCABULARY = 700  # more than the head of 512 that the torch filters look at first
@@ -45,15 +45,48 @@ def step(chooser: Chooser, rows: Sequence[RowState], logits: torch.Tensor) -> li
     return chosen
 
 
-def test_the_choices_are_those_of_the_fixed_batch():
-    """The sampler of a fixed batch is the filters of `sampling` in order: the two must agree draw by draw."""
-    plain = [number for number, one in enumerate(SETTINGS)
-             if not (one.presence_penalty or one.frequency_penalty or one.logit_bias)]  # fmt: skip
-    rows, chooser = states(plain), Chooser(VOCABULARY, BANNED)
-    sampler = Sampler([SETTINGS[number] for number in plain], [PROMPTS[number] for number in plain], VOCABULARY, BANNED)
+def reference(number: int, ids: Sequence[int], logits: torch.Tensor, uniform: float) -> int:
+    """The definitions, one after the other, over the whole vocabulary in fp64."""
+    setting, logits = SETTINGS[number], logits.double().clone()
+    for id_, by in setting.logit_bias:
+        logits[id_] += by
+    for id_ in {*PROMPTS[number], *ids}:
+        logits[id_] *= 1 / setting.repetition_penalty if logits[id_] > 0 else setting.repetition_penalty
+    for id_ in set(ids):
+        logits[id_] -= ids.count(id_) * setting.frequency_penalty + setting.presence_penalty
+    logits[list(BANNED)] = float("-inf")
+    if setting.greedy:
+        return int(logits.argmax())
+    logits = keep_min_p(
+        keep_top_p(keep_top_k(logits[None] / setting.temperature, setting.top_k), setting.top_p), setting.min_p
+    )
+    return int(draw(logits, torch.tensor([uniform], dtype=torch.float64)))
+
+
+def test_the_choices_are_those_of_the_definitions():
+    rows, chooser = states(), Chooser(VOCABULARY, BANNED)
+    ids: list[list[int]] = [[] for _ in rows]
+    uniforms = [torch.Generator().manual_seed(one.seed or 0) for one in SETTINGS]
     for seed in range(60):
-        logits = some_logits(len(plain), seed)
-        assert step(chooser, rows, logits) == sampler.next(logits).tolist()
+        logits = some_logits(len(rows), seed)
+        expected = [
+            reference(number, ids[number], logits[number], float(torch.rand(1, dtype=torch.float64, generator=one)))
+            for number, one in enumerate(uniforms)
+        ]
+        chosen = step(chooser, rows, logits)
+        assert chosen == expected
+        for mine, id_ in zip(ids, chosen, strict=True):
+            mine.append(id_)
+
+
+def test_the_repetition_penalty_is_that_of_transformers():
+    process = pytest.importorskip("transformers.generation.logits_process")
+    logits, ids = some_logits(1, 2), [1, 2, 3, 3]
+    row = RowState(Sampling(repetition_penalty=1.3), ids, VOCABULARY)
+    changed = logits.clone()
+    row.change(changed[0].numpy())
+    expected = process.RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([ids]), logits.clone())
+    assert torch.equal(changed, expected)
 
 
 def test_together_in_torch_is_row_by_row_in_numpy():
@@ -273,3 +306,19 @@ def test_same_seed_same_draws_and_no_global_state():
     assert draws(9) == draws(9) != draws(10)
     assert draws(None) != draws(None)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e-40},
+        {"temperature": 100.0},
+        {"temperature": 1.0, "repetition_penalty": 100.0},
+        {"top_k": 10**20},
+    ],
+)
+def test_the_ends_of_the_ranges_draw_real_tokens(extreme):
+    row = RowState(Sampling(seed=0, **extreme), [1], VOCABULARY)
+    logits = 40 * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    for _ in range(20):
+        assert 0 <= step(Chooser(VOCABULARY), [row], logits)[0] < VOCABULARY

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from puna.engine.linears import PRECISIONS, Precision, rows_to_int8
-from puna.engine.paged import Reader, Reading, _looks, _Rows
+from puna.engine.looks import Reading, Rows, looks_of
+from puna.engine.paged import Reader
+from puna.engine.replay import Replay
 from puna.errors import PunaError
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder
@@ -113,7 +115,7 @@ def test_rows_at_equal_distances_go_together_and_gaps_do_no_harm(kind: str):
     ]  # in no order, and one place stays empty
     readings = [Reading([1], 8, table, 1) for table in tables]
     cache = Reader(model).cache(64, SIZE)
-    assert any(isinstance(look, _Rows) for look in _looks(readings, cache, None))
+    assert any(isinstance(look, Rows) for look in looks_of(readings, cache, None))
     with torch.inference_mode():
         wanted = [model.logits(model(torch.tensor([text])))[0] for text in texts]
     for one, other in zip(read_in_parts(a_reader("torch", model), texts, tables, 1, [1]), wanted, strict=True):
@@ -132,7 +134,7 @@ def test_no_number_of_a_neighbour_reaches_a_text_through_the_mask():
     for store in (*cache.k, *cache.v):
         store[8 * SIZE : 16 * SIZE] = float("nan")
     together = reader(readings, cache)
-    assert isinstance(_looks(readings, cache, None)[0], _Rows)
+    assert isinstance(looks_of(readings, cache, None)[0], Rows)
     torch.testing.assert_close(together[0], alone[0], rtol=0, atol=5e-6)
     assert not together[1].isfinite().any()
     cache.clear(tables[1])
@@ -183,3 +185,39 @@ def test_rows_are_rounded_each_by_itself():
     assert codes.tolist() == [[64, -127, 32], [127, 0, -4], [0, 0, 0]]
     torch.testing.assert_close((codes * steps)[:2], rows[:2], rtol=0.01, atol=0.4)
     assert torch.equal(rows_to_int8(rows[1:2])[0][0], codes[1])
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["llama", "qk_norm", "sliding window", "bias"])
+def test_the_step_that_a_gpu_replays_is_the_same_step(kind: str, compiled: bool):
+    """Without a GPU: the padded function itself, not its capture."""
+    model, texts = a_model(kind), texts_of(5, seed=3)
+    reader, caches = Reader(model), [Reader(model).cache(65, SIZE) for _ in range(2)]
+    tables = scattered(texts)
+    for cache in caches:
+        reader(
+            [Reading(text[:-3], 0, table, 1) for text, table in zip(texts, tables, strict=True) if len(text) > 3], cache
+        )
+    replay = Replay(reader, caches[1], graphs=False, compiled=compiled)
+    for back in (3, 2, 1):
+        for chosen in (texts, texts[:3], texts[:1]) if back == 1 else (texts,):
+            readings = [Reading([text[-back]], len(text) - back, tables[texts.index(text)], 1) for text in chosen]
+            torch.testing.assert_close(replay(readings), reader.hidden(readings, caches[0]), rtol=0, atol=5e-6)
+    held = {place for table in tables for block in table for place in range(block * SIZE, (block + 1) * SIZE)}
+    for one, other in zip((*caches[0].k, *caches[0].v), (*caches[1].k, *caches[1].v), strict=True):
+        changed = {int(place) for place in (one != other).flatten(1).any(1).nonzero()}
+        assert changed <= held | set(range(64 * SIZE, 65 * SIZE)), "a padded row wrote where a text's keys are"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_a_captured_step_is_the_same_step():
+    model, texts = a_model().to("cuda"), [text[:8] for text in texts_of(5, seed=3)]
+    reader = Reader(model)
+    caches, tables = [reader.cache(64, SIZE) for _ in range(2)], [list(range(9 * row, 9 * row + 9)) for row in range(5)]
+    for cache in caches:
+        reader([Reading(text, 0, table, 1) for text, table in zip(texts, tables, strict=True)], cache)
+    plain = Replay(reader, caches[1], graphs=False)
+    for step in range(3):
+        readings = [Reading([step + 1], len(text) + step, table, 1) for text, table in zip(texts, tables, strict=True)]
+        torch.testing.assert_close(reader.hidden(readings, caches[0]), plain(readings), rtol=0, atol=1e-5)

@@ -13,7 +13,8 @@ import torch
 from puna.engine.blocks import BlockPool
 from puna.engine.choosing import NOTHING, Allows, Chooser, RowState
 from puna.engine.logprobs import token_logprobs
-from puna.engine.paged import AnyCache, AnyReader, PagedCache, Reading
+from puna.engine.looks import PagedCache, Reading
+from puna.engine.paged import AnyCache, AnyReader
 from puna.engine.reply import Reply
 from puna.engine.request import Delta, Failed, Request, TokenLogprob
 from puna.engine.schedule import Part, Scheduler, Text

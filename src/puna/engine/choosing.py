@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from puna.engine.sampling import SEEDS, Sampling, keep_min_p, keep_top_k, keep_top_p
+from puna.engine.sampling import SEEDS, Sampling, draw, keep_min_p, keep_top_k, keep_top_p
 from puna.errors import PunaError
 
 NOTHING = -1  # in the place of an id: the row's logits hold no number, or its shape allows no token
@@ -99,10 +99,12 @@ class RowState:
         if self._bias_ids.size:
             logits[self._bias_ids] += self._bias
         if self._seen is not None:
+            # l / penalty where l > 0, l * penalty elsewhere: CTRL, Keskar et al. 2019 (arXiv:1909.05858), section 4.1.
             ids, penalty = self._seen.ids, np.float32(setting.repetition_penalty)
             values = logits[ids]
             logits[ids] = np.where(values > 0, values / penalty, values * penalty)
         if self._made is not None:
+            # https://platform.openai.com/docs/api-reference/chat/create: count * frequency + (count > 0) * presence
             by = self._made.counts * np.float32(setting.frequency_penalty) + np.float32(setting.presence_penalty)
             logits[self._made.ids] -= by
         if self.constraint is not None:
@@ -228,12 +230,8 @@ class Chooser:
         top, chosen = logits.max(dim=-1)
         if columns.drawing:
             there = columns.drawing_rows
-            weights = columns.filtered(logits[there]).double().softmax(dim=-1).cumsum(dim=-1)
             uniform = torch.tensor([rows[number].uniform() for number in columns.drawing], dtype=torch.float64)
-            wanted = uniform.to(logits.device)[:, None] * weights[:, -1:]
-            drawn = torch.searchsorted(weights, wanted, right=True)
-            last = torch.searchsorted(weights, weights[:, -1:].contiguous())
-            chosen[there] = torch.minimum(drawn, last)[:, 0]
+            chosen[there] = draw(columns.filtered(logits[there]), uniform.to(logits.device))
         return torch.where(top.isfinite(), chosen, NOTHING).cpu()
 
 

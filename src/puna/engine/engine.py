@@ -21,7 +21,8 @@ from puna.engine.batch import Batch, Limits, check_prompt, spacious
 from puna.engine.chat import Conversation
 from puna.engine.linears import Precision
 from puna.engine.logprobs import token_logprobs
-from puna.engine.paged import AnyReader, Reader, Reading
+from puna.engine.looks import Reading
+from puna.engine.paged import AnyReader, Reader
 from puna.engine.request import Failed, FinishReason, Request, TokenLogprob
 from puna.engine.sampling import Sampling
 from puna.engine.scoring import Row, logprobs

@@ -12,7 +12,8 @@ import torch
 
 from puna.engine.batch import spacious
 from puna.engine.blocks import BlockPool
-from puna.engine.paged import PagedCache, Reader, Reading
+from puna.engine.looks import PagedCache, Reading
+from puna.engine.paged import Reader
 from puna.engine.schedule import Scheduler, Text
 from puna.engine.threads import threads_for
 from puna.errors import PunaError

@@ -20,7 +20,7 @@ from openvino.op import _PagedAttentionExtension as PagedAttention
 from torch import Tensor
 
 from puna.engine.linears import Precision
-from puna.engine.paged import Reading, lines
+from puna.engine.looks import Reading, lines
 from puna.errors import PunaError
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder, Layer

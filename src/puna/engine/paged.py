@@ -3,36 +3,25 @@
 In: for each text the ids to read now, the position of the first, its blocks. Out: logits after the wanted ids; the cache holds the new
 keys and values. Must never happen: a text that reads another's keys, or a result other than the decoder's own beyond rounding.
 
-All ids of all texts stand in one line and share each matrix product. Attention copies no keys where it can: a text whose blocks are
-neighbours (the scheduler sees to that) is read through a view of the cache, and texts that read one id each and begin at equal
-distances through one view with a row for each (`_Rows`). A text in scattered blocks, one with a shared beginning say, is gathered first.
+All ids of all texts stand in one line and share each matrix product; attention goes text by text or row by row (`looks`). On a GPU,
+where launches are what costs, single ids go through `replay`.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from puna.engine.linears import Precision, Product, cache_type, product, product_of
-from puna.model.attention import attention, attention_mask
+from puna.engine.looks import PagedCache, Reading, lines, looks_of
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder, Layer
 
-
-@dataclass(frozen=True)
-class Reading:
-    """What one text reads in a pass: `ids` from position `start` on. `wanted`: after how many of the last ids logits are wanted."""
-
-    ids: Sequence[int]
-    start: int
-    blocks: Sequence[int]
-    wanted: int
+Attend = Callable[[int, Tensor], Tensor]
+"""(number of the layer, queries [n, h, e]) -> what they get of what they see [n, h·e]; the layer's new keys are in the cache by then."""
 
 
 class AnyCache(Protocol):
@@ -62,37 +51,6 @@ class AnyReader(Protocol):
 
     def logits(self, hidden: Float[Tensor, "w d"]) -> Float[Tensor, "w v"]:
         """The head over normed hidden states."""
-
-
-class PagedCache:
-    """Keys and values of `blocks` blocks of `size` tokens: for each layer [blocks·size, kv_heads, head_dim]."""
-
-    def __init__(
-        self, config: ModelConfig, blocks: int, size: int, dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> None:
-        shape = (blocks * size, config.num_key_value_heads, config.head_dim)
-        self.size, self.layers = size, config.num_hidden_layers
-        self.k = [_zeros(shape, dtype, device) for _ in range(self.layers)]
-        self.v = [_zeros(shape, dtype, device) for _ in range(self.layers)]
-
-    def clear(self, blocks: Sequence[int]) -> None:
-        """Put zeros into these blocks: what is no number must not stay, for a masked place takes part as zero times what it holds."""
-        for block in blocks:
-            for store in (*self.k, *self.v):
-                store[block * self.size : (block + 1) * self.size] = 0
-
-    @staticmethod
-    def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values of one token."""
-        return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * dtype.itemsize
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Zeros; on a CPU in pages that take no memory before something is written there (torch writes the zeros at once)."""
-    if torch.device(device).type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    store = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(store).view(dtype).view(shape)
 
 
 class _Weights(NamedTuple):
@@ -141,8 +99,9 @@ class Reader:
         self._angles = torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), 1)
 
     def cache(self, blocks: int, size: int = block) -> PagedCache:
-        """A cache of this model's shape."""
-        return PagedCache(self.config, blocks, size, self.dtype, self.device)
+        """A cache of this model's shape. On a GPU it has one block more, which is nobody's: `replay` needs it."""
+        more = 1 if self.device.type == "cuda" else 0
+        return PagedCache(self.config, blocks + more, size, self.dtype, self.device)
 
     @torch.inference_mode()
     def __call__(self, readings: Sequence[Reading], cache: PagedCache) -> Float[Tensor, "w v"]:
@@ -156,29 +115,45 @@ class Reader:
     @torch.inference_mode()
     def hidden(self, readings: Sequence[Reading], cache: PagedCache) -> Float[Tensor, "w d"]:
         """Hidden states after the final norm at the wanted ids."""
-        config, looks = self.config, _looks(readings, cache, self.config.sliding_window)
+        if self.device.type == "cuda" and all(len(one.ids) == one.wanted == 1 for one in readings):
+            if cache.replay is None:
+                from puna.engine.replay import Replay
+
+                cache.replay = Replay(self, cache)
+            return cache.replay(readings)
+        looks = looks_of(readings, cache, self.config.sliding_window)
+        counts = [look.count for look in looks]
+
+        def attend(number: int, q: Float[Tensor, "n h e"]) -> Float[Tensor, "n he"]:
+            keys, values = cache.k[number], cache.v[number]
+            parts = [look.attend(part, keys, values) for look, part in zip(looks, q.split(counts), strict=True)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+        ids, positions, slots, wanted = lines(readings, cache.size)
+        at = self.tensor(wanted) if len(wanted) < len(ids) else None
+        return self.through(self.tensor(ids), self.tensor(positions), self.tensor(slots), cache, attend, at)
+
+    def through(
+        self, ids: Int[Tensor, " n"], positions: Int[Tensor, " n"], slots: Int[Tensor, " n"], cache: PagedCache, attend: Attend,
+        at: Int[Tensor, " w"] | None = None,
+    ) -> Float[Tensor, "n d"]:  # fmt: skip
+        """All layers over n ids in a line, whose keys go to `slots` of the cache; of the last layer only the places `at`."""
+        config = self.config
         eps, dim, width = config.rms_norm_eps, config.hidden_size, config.head_dim
         heads, kv = config.num_attention_heads, config.num_key_value_heads
-        ids, positions, slots, wanted = lines(readings, cache.size)
-        x = F.embedding(self._tensor(ids), self._embedding).float()
-        cos, sin = self._angles[self._tensor(positions)][:, :, None].unbind(1)
-        places = self._tensor(slots)
-        counts = [look.count for look in looks]
-        at = self._tensor(wanted) if len(wanted) < len(ids) else None
+        x = F.embedding(ids, self._embedding).float()
+        cos, sin = self._angles[positions][:, :, None].unbind(1)
         for number, one in enumerate(self._layers):
-            last = number == len(self._layers) - 1
             read = F.rms_norm(x, (dim,), one.norm, eps)
             qk, v = one.qkv(read).view(len(ids), -1, width).split((heads + kv, kv), 1)
             if one.q_norm is not None and one.k_norm is not None:
                 q, k = qk.split((heads, kv), 1)
                 qk = torch.cat((F.rms_norm(q, (width,), one.q_norm, eps), F.rms_norm(k, (width,), one.k_norm, eps)), 1)
             q, k = _turn(qk, cos, sin).to(self.dtype).split((heads, kv), 1)
-            keys, values = cache.k[number], cache.v[number]
-            keys.index_copy_(0, places, k.to(keys.dtype))
-            values.index_copy_(0, places, v.to(values.dtype))
-            parts = [look.attend(part, keys, values) for look, part in zip(looks, q.split(counts), strict=True)]
-            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
-            if last and at is not None:  # behind the last layer's keys nobody reads what was not wanted
+            cache.k[number].index_copy_(0, slots, k)
+            cache.v[number].index_copy_(0, slots, v.to(self.dtype))
+            mixed = attend(number, q)
+            if number == len(self._layers) - 1 and at is not None:  # behind these keys nobody reads what was not wanted
                 x, mixed = x[at], mixed[at]
             x = x + one.o(mixed)
             read = F.rms_norm(x, (dim,), one.mlp_norm, eps)
@@ -186,7 +161,8 @@ class Reader:
             x = x + one.down(F.silu(gate) * up)
         return F.rms_norm(x, (dim,), self._norm, eps)
 
-    def _tensor(self, values: list[int]) -> Int[Tensor, " n"]:
+    def tensor(self, values: list[int]) -> Int[Tensor, " n"]:
+        """Numbers on the reader's device."""
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
 
@@ -195,131 +171,3 @@ def _turn(
 ) -> Float[Tensor, "n h e"]:
     half = x.shape[-1] // 2
     return x * cos + torch.cat((x[..., half:], x[..., :half]), dim=-1) * sin
-
-
-def lines(readings: Sequence[Reading], size: int) -> tuple[list[int], list[int], list[int], list[int]]:
-    """All readings in one line: ids, positions, places in the cache, and where in the line logits are wanted."""
-    ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    wanted: list[int] = []
-    for one in readings:
-        ids.extend(one.ids)
-        steps = range(one.start, one.start + len(one.ids))
-        positions.extend(steps)
-        slots.extend([one.blocks[step // size] * size + step % size for step in steps])
-        wanted.extend(range(len(ids) - one.wanted, len(ids)))
-    return ids, positions, slots, wanted
-
-
-def _looks(readings: Sequence[Reading], cache: PagedCache, window: int | None) -> "list[_Look | _Rows]":
-    """How each part of the line attends, in its order: runs of single ids together where one view shows all their keys."""
-    looks: list[_Look | _Rows] = []
-    start = 0
-    while start < len(readings):
-        end = start
-        while window is None and end < len(readings) and len(readings[end].ids) == 1:
-            end += 1
-        rows = _Rows.of(readings[start:end], cache) if end - start > 1 else None
-        if rows is not None:
-            looks.append(rows)
-        else:
-            end = max(end, start + 1)
-            looks.extend(_Look(one, cache, window) for one in readings[start:end])
-        start = end
-    return looks
-
-
-def _run(blocks: Sequence[int]) -> bool:
-    """Whether the blocks are neighbours in order."""
-    return blocks[-1] - blocks[0] == len(blocks) - 1 and all(
-        later - earlier == 1 for earlier, later in zip(blocks, blocks[1:], strict=False)
-    )
-
-
-class _Rows:
-    """Texts that read one id each, whose keys begin at multiples of one distance: one product over a strided view of the cache.
-
-    A place between them where no such text lies is computed and thrown away. Rows do not overlap: what is no number in one
-    text's keys would reach its neighbour through the mask.
-    """
-
-    def __init__(self, begins: Sequence[int], lengths: Sequence[int], distance: int, cache: PagedCache) -> None:
-        device, self.count, self._distance = cache.k[0].device, len(begins), distance
-        self._first, self._longest = min(begins), max(lengths)
-        places = [(begin - self._first) // distance for begin in begins]
-        self._places = max(places) + 1
-        order = None if places == list(range(self._places)) else torch.tensor(places, device=device)
-        self._order = order
-        own = torch.ones(self._places, dtype=torch.long, device=device)
-        own[order if order is not None else slice(None)] = torch.tensor(lengths, device=device)
-        self._mask = (torch.arange(self._longest, device=device) < own[:, None])[:, None, None]
-
-    @classmethod
-    def of(cls, readings: Sequence[Reading], cache: PagedCache) -> "_Rows | None":
-        """None where a text lies in scattered blocks, or where most of what the view shows would be nobody's."""
-        begins, lengths = [], []
-        for one in readings:
-            blocks = one.blocks[: one.start // cache.size + 1]
-            if not _run(blocks):
-                return None
-            begins.append(blocks[0] * cache.size)
-            lengths.append(one.start + 1)
-        first, longest = min(begins), max(lengths)
-        distance = math.gcd(*(begin - first for begin in begins))
-        places = (max(begins) - first) // max(distance, 1) + 1
-        fits = longest <= distance and max(begins) + longest <= len(cache.k[0])
-        return cls(begins, lengths, distance, cache) if fits and places * longest <= 2 * sum(lengths) else None
-
-    def attend(
-        self, q: Float[Tensor, "n h e"], keys: Float[Tensor, "slots kv e"], values: Float[Tensor, "slots kv e"]
-    ) -> Float[Tensor, "n he"]:
-        """What each new token gets of what it sees."""
-        if self._order is not None:
-            q = q.new_zeros(self._places, *q.shape[1:]).index_copy_(0, self._order, q)
-        _, kv, width = keys.shape
-        shape, strides = (self._places, kv, self._longest, width), (self._distance * kv * width, width, kv * width, 1)
-        k, v = (x.as_strided(shape, strides, self._first * kv * width) for x in (keys, values))
-        grouped = q.view(self._places, kv, -1, width)
-        out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask).reshape(self._places, -1)
-        return out if self._order is None else out[self._order]
-
-
-class _Look:
-    """Where one text's keys lie, and what its new tokens may see of them: made once for all layers."""
-
-    def __init__(self, reading: Reading, cache: PagedCache, window: int | None) -> None:
-        size, device = cache.size, cache.k[0].device
-        count, end = len(reading.ids), reading.start + len(reading.ids)
-        self.count = count
-        # With a window, blocks that lie before it for every new token are not looked at.
-        first = 0 if window is None else max(0, reading.start - window + 1) // size
-        blocks = reading.blocks[first : -(-end // size)]
-        self._index: Tensor | None = None
-        if _run(blocks):
-            self._begin = blocks[0] * size
-        else:
-            begins = torch.tensor(blocks, dtype=torch.long, device=device)[:, None] * size
-            self._index = (begins + torch.arange(size, device=device)).flatten()[: end - first * size]
-        self._extent = end - first * size
-        self._mask: Tensor | None = None
-        self._causal = count > 1 and reading.start == 0 and window is None
-        if not self._causal and (count > 1 or (window is not None and self._extent > window)):
-            steps = torch.arange(first * size, end, device=device)
-            self._mask = attention_mask(steps[-count:], steps, window=window)
-
-    def attend(
-        self, q: Float[Tensor, "n h e"], keys: Float[Tensor, "slots kv e"], values: Float[Tensor, "slots kv e"]
-    ) -> Float[Tensor, "n he"]:
-        """What each new token gets of what it sees."""
-        if self._index is None:
-            k, v = (x.narrow(0, self._begin, self._extent) for x in (keys, values))
-        else:
-            k, v = keys.index_select(0, self._index), values.index_select(0, self._index)
-        k, v = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
-        count = len(q)
-        if count == 1:  # heads that share keys stand in the place of several queries
-            grouped = q.view(1, k.shape[1], -1, q.shape[-1])
-            return F.scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask).reshape(1, -1)
-        out = attention(q.transpose(0, 1)[None], k, v, causal=self._causal, mask=self._mask)
-        return out[0].transpose(0, 1).reshape(count, -1)

@@ -1,18 +1,14 @@
-"""From logits to the next token: how a reply is drawn.
+"""How a reply is drawn: its settings, and the filters as functions of many rows' logits at once.
 
-In: logits [rows, vocabulary] and each row's `Sampling`. Out: one token id per row.
+In: logits [rows, vocabulary] and each row's value of a filter. Out: logits of which some are -inf, or one token id per row.
 Must never happen: that what stands in one row of a batch, or leaves it, changes what another row draws.
-Every function is pure; each row has a random generator of its own, so its draws depend on its seed alone.
-
-The order of the filters is that of Hugging Face's generate(): repetition penalty, temperature, top-k, top-p, min-p.
+Every function is pure. `choosing` puts them in order, with each row's own generator and penalties.
 """
 
-import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from puna.errors import PunaError
@@ -100,14 +96,6 @@ Column = float | Float[Tensor, "b 1"]
 """One value for all rows, or one per row."""
 
 
-def penalise_repeats(logits: Float[Tensor, "b v"], seen: Bool[Tensor, "b v"], penalty: Column) -> Float[Tensor, "b v"]:
-    """Make tokens that have occurred less likely: l / penalty where l > 0, l * penalty elsewhere.
-
-    `seen` marks each row's tokens, prompt and reply alike. CTRL, Keskar et al. 2019 (arXiv:1909.05858), section 4.1.
-    """
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
 def keep_top_k(logits: Float[Tensor, "b v"], k: int | Int[Tensor, "b 1"]) -> Float[Tensor, "b v"]:
     """Set all but each row's k largest logits to -inf (ties with the k-th stay); k = 0 keeps the row whole."""
     vocabulary = logits.shape[-1]
@@ -142,100 +130,13 @@ def keep_min_p(logits: Float[Tensor, "b v"], p: Column) -> Float[Tensor, "b v"]:
     return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), _NEVER)
 
 
-def draw(logits: Float[Tensor, "b v"], generators: Sequence[torch.Generator]) -> Int[Tensor, " b"]:
-    """One token per row from softmax(logits), each row by its own generator: one uniform number, the inverse of the CDF.
+def draw(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """One token per row from softmax(logits): the inverse of the CDF, in the order of ids, of one number in [0, 1) per row.
 
     In fp64: over a large vocabulary the sums of fp32 would lose the unlikely tokens.
     """
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    uniform = torch.cat([torch.rand(1, dtype=torch.float64, device=logits.device, generator=one) for one in generators])
     chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
     # Rounding can bring the product up to the total: the first token that reaches the total is then the last possible one.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     return torch.minimum(chosen, last)[:, 0]
-
-
-class Sampler:
-    """The sampling state of a batch: each row's settings, generator and tokens that have occurred.
-
-    `prompts` are the rows' token ids; `banned` ids are never drawn (padding, the chat format's own markers).
-    """
-
-    def __init__(
-        self,
-        settings: Sequence[Sampling],
-        prompts: Sequence[Sequence[int]],
-        vocabulary: int,
-        banned: Sequence[int] = (),
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self._settings = list(settings)
-        self._device = torch.device(device)
-        self._banned = torch.tensor(list(banned), dtype=torch.long, device=self._device)
-        self._generators = [_generator(one.seed, self._device) for one in settings]
-        self._seen: Bool[Tensor, "b v"] | None = None
-        if any(one.repetition_penalty != 1.0 for one in settings):
-            self._seen = torch.zeros(len(settings), vocabulary, dtype=torch.bool, device=self._device)
-            for row, prompt in zip(self._seen, prompts, strict=True):
-                row[torch.tensor(list(prompt), dtype=torch.long, device=self._device)] = True
-        self._arrange()
-
-    def next(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
-        """Each row's next token id. `logits` is not changed."""
-        logits = logits.float()
-        if self._banned.numel():
-            logits = logits.index_fill(-1, self._banned, _NEVER)
-        if self._seen is not None:
-            logits = penalise_repeats(logits, self._seen, self._penalty)
-        chosen = logits.argmax(dim=-1)
-        if self._drawing:
-            chosen = torch.where(self._greedy, chosen, self._drawn(logits))
-        if self._seen is not None:
-            self._seen.scatter_(-1, chosen[:, None], True)
-        return chosen
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows of the batch alone, in this order."""
-        self._settings = [self._settings[row] for row in rows]
-        self._generators = [self._generators[row] for row in rows]
-        if self._seen is not None:
-            self._seen = self._seen[torch.tensor(list(rows), dtype=torch.long, device=self._device)]
-        self._arrange()
-
-    def _arrange(self) -> None:
-        """Lay the rows' settings out as columns [b, 1], so that one pass serves rows of different settings."""
-        settings = self._settings
-        self._greedy = torch.tensor([one.greedy for one in settings], device=self._device)
-        self._drawing = not all(one.greedy for one in settings)
-        self._penalty = self._column([one.repetition_penalty for one in settings])
-        self._temperature = self._column([1.0 if one.greedy else one.temperature for one in settings])
-        self._top_k = torch.tensor(
-            [[min(one.top_k, SEEDS - 1)] for one in settings], dtype=torch.long, device=self._device
-        )
-        self._top_p = self._column([one.top_p for one in settings])
-        self._min_p = self._column([one.min_p for one in settings])
-        self._filters = (
-            any(one.top_k for one in settings),
-            any(one.top_p < 1.0 for one in settings),
-            any(one.min_p > 0.0 for one in settings),
-        )
-
-    def _column(self, values: list[float]) -> Float[Tensor, "b 1"]:
-        return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
-
-    def _drawn(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
-        by_k, by_p, by_min = self._filters
-        logits = logits / self._temperature
-        if by_k:
-            logits = keep_top_k(logits, self._top_k)
-        if by_p:
-            logits = keep_top_p(logits, self._top_p)
-        if by_min:
-            logits = keep_min_p(logits, self._min_p)
-        return draw(logits, self._generators)
-
-
-def _generator(seed: int | None, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device=device)
-    generator.manual_seed(secrets.randbelow(SEEDS) if seed is None else seed)
-    return generator

@@ -118,14 +118,14 @@ def rows_of(engine: Engine, texts: Sequence[str | list[int]]) -> list[list[int]]
                            param=field, code="context_length_exceeded")  # fmt: skip
         wrong = next((id_ for id_ in ids if id_ >= engine.config.vocab_size), None)
         if wrong is not None:
-            raise unknown_id(wrong, engine, field)
+            raise unknown_id(wrong, engine.config.vocab_size, field)
         rows.append(ids)
     return rows
 
 
-def unknown_id(id_: int, engine: Engine, field: str) -> ApiError:
+def unknown_id(id_: int, count: int, field: str) -> ApiError:
     """The refusal of an id that the model does not have."""
-    told = f"{field}: there is no token {id_}; the model's are 0 to {engine.config.vocab_size - 1}"
+    told = f"{field}: there is no token {id_}; the model's are 0 to {count - 1}"
     return ApiError(400, told, param=field, code="unknown_token")
 
 

@@ -97,7 +97,7 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> JSONResponse:
     tokenizer = hosted.engine.tokenizer
     for number, id_ in enumerate(body.tokens):
         if id_ >= tokenizer.vocab_size:
-            raise unknown_id(id_, hosted.engine, f"tokens[{number}]")
+            raise unknown_id(id_, tokenizer.vocab_size, f"tokens[{number}]")
     text = await off_loop(len(body.tokens), lambda: tokenizer.decode(body.tokens, skip_special=False))
     return JSONResponse({"prompt": text})
 

@@ -51,15 +51,11 @@ def render(block: Block, width: int) -> list[str]:
         emoji=False, markup=False, highlight=False, _environ={},
     )  # fmt: skip
     options = console.options.update(width=width)
-    lines = (
-        console.render_lines(_Markdown(_marked(tokens), block.joined), options, pad=False)
-        if _fits(tokens, width)
-        else []
-    )
-    if not lines or max(Segment.get_line_length(line) for line in lines) > width:  # no room for it: as it was written
-        lines = console.render_lines(
-            Text("\n").join(rows(Text(block.source.strip("\n").expandtabs(4)), width)), options, pad=False
-        )
+    as_written = Text("\n").join(rows(Text(block.source.strip("\n").expandtabs(4)), width))
+    shown = _Markdown(_marked(tokens), block.joined) if _fits(tokens, width) else as_written
+    lines = console.render_lines(shown, options, pad=False)
+    if any(Segment.get_line_length(line) > width for line in lines):  # there was no room for it after all
+        lines = console.render_lines(as_written, options, pad=False)
     made = [_row(line) for line in lines]
     while made and not made[-1]:
         made.pop()
