@@ -75,7 +75,7 @@ def main() -> None:
                 page.resize(width, height, 2, mobile=True)
             work(page, language)
             page.evaluate("document.activeElement.blur()")
-            time.sleep(0.4)  # a frame with the last word
+            time.sleep(0.4)
             if page.console or page.exceptions:
                 raise SystemExit(f"{name} reports: {json.dumps(page.console + page.exceptions)}")
             picture = small(page)

@@ -43,14 +43,21 @@ def test_a_text_goes_on(client: httpx.Client, server: Running) -> None:
     assert choice == {"index": 0, "text": expected.text, "logprobs": None, "finish_reason": expected.finish_reason}
     usage = made["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (len(engine.begin(PROMPT)), len(expected.ids))
-    assert whole(client, max_tokens=None, logit_bias={str(id_): -100 for id_ in engine.stop_ids})["usage"]["completion_tokens"] == 16
+    assert (
+        whole(client, max_tokens=None, logit_bias={str(id_): -100 for id_ in engine.stop_ids})["usage"][
+            "completion_tokens"
+        ]
+        == 16
+    )
 
 
 def test_ids_are_as_good_as_text(client: httpx.Client, server: Running) -> None:
     engine = server.models.get(MODEL).engine
     ids = engine.begin(PROMPT)
     assert texts_of(whole(client, prompt=ids)) == texts_of(whole(client))
-    assert texts_of(whole(client, prompt=[ids, ids[:5]])) == texts_of(whole(client)) + texts_of(whole(client, prompt=ids[:5]))
+    assert texts_of(whole(client, prompt=[ids, ids[:5]])) == texts_of(whole(client)) + texts_of(
+        whole(client, prompt=ids[:5])
+    )
     (echoed,) = texts_of(whole(client, prompt=[engine.tokenizer.im_start_id, *ids], echo=True, max_tokens=0))
     assert echoed == "<|im_start|>" + PROMPT  # asked for by its id it is shown; typed it would be letters
 
@@ -80,7 +87,9 @@ def test_a_stream_says_what_the_whole_reply_says(client: httpx.Client, fields: d
         chunks = events_of(ask(client, stream=True, **options, **fields))
         told = put_together(chunks, usage=bool(options))
         assert chunks[0]["object"] == "text_completion"
-        assert [(one.text, one.finish_reason) for one in told] == [(one["text"], one["finish_reason"]) for one in made["choices"]]
+        assert [(one.text, one.finish_reason) for one in told] == [
+            (one["text"], one["finish_reason"]) for one in made["choices"]
+        ]
         for own, choice in zip(told, made["choices"], strict=True):
             expected = choice["logprobs"] or {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
             for name in ("tokens", "text_offset"):
@@ -97,7 +106,10 @@ def test_logprobs_are_the_models_own(client: httpx.Client, server: Running) -> N
     logs, ids = choice["logprobs"], engine.begin(PROMPT)
     made = len(logs["tokens"]) - len(ids)
     assert 1 <= made <= 5 and logs["token_logprobs"][0] is None and logs["top_logprobs"][0] is None
-    ids += [next(id_ for id_ in range(engine.tokenizer.vocab_size) if token_name(engine, id_) == name) for name in logs["tokens"][len(ids):]]
+    ids += [
+        next(id_ for id_ in range(engine.tokenizer.vocab_size) if token_name(engine, id_) == name)
+        for name in logs["tokens"][len(ids) :]
+    ]
     with torch.inference_mode():
         expected = torch.log_softmax(engine.model.logits(engine.model(torch.tensor([ids])))[0], -1)
     for place in range(1, len(ids)):
@@ -164,7 +176,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "param"), WRONG, ids=[f"{number}-{param}" for number, (_, param) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("fields", "param"), WRONG, ids=[f"{number}-{param}" for number, (_, param) in enumerate(WRONG)]
+)
 def test_what_is_wrong_is_named(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
     answer = ask(client, **fields)
     assert answer.status_code == 400, answer.text
@@ -197,13 +211,17 @@ def stories() -> Iterator[httpx.Client]:
 def test_a_real_model_without_a_chat_format(stories: httpx.Client) -> None:
     (text,) = texts_of(whole(stories, model="stories", prompt="", max_tokens=24))
     assert text.startswith("Once upon a time, there was a little girl named Lily.")
-    made = whole(stories, model="stories", prompt="Once upon a time", max_tokens=20, echo=True, logprobs=1)["choices"][0]
+    made = whole(stories, model="stories", prompt="Once upon a time", max_tokens=20, echo=True, logprobs=1)["choices"][
+        0
+    ]
     assert made["text"].startswith("Once upon a time, there was a little girl")
     logs = made["logprobs"]
     assert logs["tokens"][0] == "<s>" and logs["text_offset"][:2] == [0, 0]
     for offset, name in zip(logs["text_offset"][2:], logs["tokens"][2:], strict=True):
         assert made["text"][offset:].startswith(name)
     assert all(value is None or math.isfinite(value) for value in logs["token_logprobs"])
-    refused = stories.post("/v1/chat/completions", json={"model": "stories", "messages": [{"role": "user", "content": "Hi"}]})
+    refused = stories.post(
+        "/v1/chat/completions", json={"model": "stories", "messages": [{"role": "user", "content": "Hi"}]}
+    )
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "model"
     assert "/v1/completions" in refused.json()["error"]["message"]

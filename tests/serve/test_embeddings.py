@@ -121,7 +121,9 @@ def test_portions_are_bounded_and_lose_nothing(lengths: list[int]) -> None:
 
 
 @pytest.fixture
-def slow(make_tiny_release: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[Running, threading.Event, list[int]]]:
+def slow(
+    make_tiny_release: Callable[..., Path], tmp_path: Path
+) -> Iterator[tuple[Running, threading.Event, list[int]]]:
     """A server whose engine waits at each text until it is let go, and counts them."""
     with running_server({MODEL: make_tiny_release(tmp_path / "slow")}) as running:
         engine, go, seen = running.models.get(MODEL).engine, threading.Event(), []
@@ -140,7 +142,9 @@ def test_a_client_that_goes_away_is_not_worked_for(slow: tuple[Running, threadin
     """Two texts fill a portion. With the client gone, the next portion is not begun."""
     running, go, seen = slow
     with running.client() as client, pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/embeddings", json={"model": MODEL, "input": [[5] * 512] * 20}, timeout=httpx.Timeout(10, read=0.5))
+        client.post(
+            "/v1/embeddings", json={"model": MODEL, "input": [[5] * 512] * 20}, timeout=httpx.Timeout(10, read=0.5)
+        )
     go.set()
     with running.client() as client:  # answered after what was begun
         assert client.post("/v1/embeddings", json={"model": MODEL, "input": "x"}).status_code == 200

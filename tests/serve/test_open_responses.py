@@ -135,7 +135,9 @@ def test_assistant_phase(ask: Ask) -> None:
 
 def test_previous_response_not_found(door: httpx.Client) -> None:
     """The suite asks for this code over WebSocket."""
-    answer = door.post("/v1/responses", json={"model": "schooled", "input": "x", "previous_response_id": "resp_missing"})
+    answer = door.post(
+        "/v1/responses", json={"model": "schooled", "input": "x", "previous_response_id": "resp_missing"}
+    )
     error = answer.json()["error"]
     assert answer.status_code == 404
     assert (error["code"], error["param"]) == ("previous_response_not_found", "previous_response_id")
@@ -144,10 +146,19 @@ def test_previous_response_not_found(door: httpx.Client) -> None:
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
 FILE = {"type": "input_file", "filename": "fixture.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjEK"}
 REFUSED = {
-    "image-input": ({"input": [message([{"type": "input_text", "text": "What do you see?"}, IMAGE])]}, "input[0].content[1]"),
+    "image-input": (
+        {"input": [message([{"type": "input_text", "text": "What do you see?"}, IMAGE])]},
+        "input[0].content[1]",
+    ),
     "file-input": ({"input": [message([{"type": "input_text", "text": "Read it."}, FILE])]}, "input[0].content[1]"),
-    "file-search": ({"input": "Search.", "tools": [{"type": "file_search", "vector_store_ids": ["x"]}]}, "tools[0].type"),
-    "offline-web-search": ({"input": "Find.", "tools": [{"type": "web_search", "external_web_access": False}]}, "tools[0].type"),
+    "file-search": (
+        {"input": "Search.", "tools": [{"type": "file_search", "vector_store_ids": ["x"]}]},
+        "tools[0].type",
+    ),
+    "offline-web-search": (
+        {"input": "Find.", "tools": [{"type": "web_search", "external_web_access": False}]},
+        "tools[0].type",
+    ),
     "compaction-item": ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, "input[0]"),
 }
 
@@ -164,5 +175,10 @@ def test_what_a_text_model_cannot_do_is_refused_by_name(door: httpx.Client, chec
 def test_what_is_not_served(door: httpx.Client) -> None:
     """Compaction (which the specification leaves to the server) and WebSocket: no route, told as such."""
     assert door.post("/v1/responses/compact", json={"model": "schooled", "input": "x"}).status_code == 405
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x" * 22 + "=="}
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "x" * 22 + "==",
+    }
     assert door.get("/v1/responses", headers=upgrade).status_code == 405

@@ -505,3 +505,24 @@ def test_no_motion_for_those_who_want_none(page):
     click(page, "#settings")
     assert page.evaluate("document.getAnimations().length") == 0
     page.press("Escape")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_fills_the_window(browser, running, width):
+    """The field for messages stands at the foot, with an empty conversation and with a long one; the thread alone scrolls."""
+    page = opened(browser, running.base_url, width=width, height=700)
+    settings(page, temperature="0")
+    for message in ("Hello\n" * 60, None):
+        places = page.evaluate("['main', 'foot'].map((id) => document.getElementById(id).getBoundingClientRect()).map((b) => [b.top, b.bottom])")
+        assert (places[0], places[1][1]) == ([0, 700], 700)
+        assert page.evaluate("document.documentElement.scrollHeight") == 700
+        if message:
+            write(page, "x")
+            answered(page)
+            page.evaluate(f"document.getElementById('message').value = {json.dumps(message)}")
+            page.press("Enter")
+            answered(page)
+            page.wait("document.getElementById('scroll').scrollHeight > 1000")
+            place = page.evaluate("(() => { const s = document.getElementById('scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight; })()")
+            assert place < 2  # at its end
+    page.close()

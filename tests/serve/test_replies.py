@@ -73,8 +73,12 @@ def raw(running: Running, path: str, body: dict[str, Any]) -> Iterator[socket.so
 
 @pytest.mark.parametrize("replies", [1, 3])
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(("path", "asked"), [(CHAT, {"messages": ASKED}), (TEXT, {"prompt": "羊驼"})], ids=["chat", "text"])
-def test_a_client_that_goes_away(roomy: Running, path: str, asked: dict[str, Any], *, stream: bool, replies: int) -> None:
+@pytest.mark.parametrize(
+    ("path", "asked"), [(CHAT, {"messages": ASKED}), (TEXT, {"prompt": "羊驼"})], ids=["chat", "text"]
+)
+def test_a_client_that_goes_away(
+    roomy: Running, path: str, asked: dict[str, Any], *, stream: bool, replies: int
+) -> None:
     assert idle(roomy)
     before, made = aborted(roomy), roomy.models.get(MODEL).loop.stats().generated_tokens
     with raw(roomy, path, endless(roomy, stream=stream, n=replies, **asked)) as connection:
@@ -92,7 +96,10 @@ def test_a_client_that_goes_away(roomy: Running, path: str, asked: dict[str, Any
 def test_clients_that_wait_and_go_away_leave_the_queue(roomy_one: Running) -> None:
     with raw(roomy_one, CHAT, endless(roomy_one, stream=True, messages=ASKED)):
         assert at_work(roomy_one, 1)
-        with raw(roomy_one, CHAT, endless(roomy_one, messages=ASKED)), raw(roomy_one, TEXT, endless(roomy_one, prompt="a", stream=True)):
+        with (
+            raw(roomy_one, CHAT, endless(roomy_one, messages=ASKED)),
+            raw(roomy_one, TEXT, endless(roomy_one, prompt="a", stream=True)),
+        ):
             until = time.monotonic() + 30
             while roomy_one.models.get(MODEL).loop.stats().waiting < 2 and time.monotonic() < until:
                 time.sleep(0.01)
@@ -100,7 +107,9 @@ def test_clients_that_wait_and_go_away_leave_the_queue(roomy_one: Running) -> No
                 for stream in (False, True):
                     full = client.post(CHAT, json={"model": MODEL, "messages": ASKED, "stream": stream})
                     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
-                    assert full.json()["error"]["type"] == "server_error" and full.json()["error"]["code"] == "overloaded"
+                    assert (
+                        full.json()["error"]["type"] == "server_error" and full.json()["error"]["code"] == "overloaded"
+                    )
         while roomy_one.models.get(MODEL).loop.stats().waiting and time.monotonic() < until:
             time.sleep(0.01)
         assert roomy_one.models.get(MODEL).loop.stats().waiting == 0
@@ -217,7 +226,9 @@ def test_whole_and_pieces(roomy: Running) -> None:
     async def both() -> None:
         requests = [wanted(hosted, 20 + 5 * seed, seed) for seed in range(4)]
         replies = await whole(hosted, requests)
-        assert [len(one.ids) for one in replies] == [20, 25, 30, 35] and {one.finish_reason for one in replies} == {"length"}
+        assert [len(one.ids) for one in replies] == [20, 25, 30, 35] and {one.finish_reason for one in replies} == {
+            "length"
+        }
         texts, ends = [""] * 4, []
         async for number, delta in pieces(hosted, requests):
             texts[number] += delta.text
@@ -288,7 +299,9 @@ class _Fake:
             self._fake.left += 1
 
 
-@pytest.mark.parametrize(("ends", "kind"), [(("abort",), Closing), (("stop", "abort"), Closing), (("stop", Failed("x")), Failed)])
+@pytest.mark.parametrize(
+    ("ends", "kind"), [(("abort",), Closing), (("stop", "abort"), Closing), (("stop", Failed("x")), Failed)]
+)
 def test_a_reply_that_was_cut_off_is_no_reply(ends: tuple[object, ...], kind: type[Exception]) -> None:
     fake: Any = _Fake(*ends)
     with pytest.raises(kind):
@@ -301,7 +314,10 @@ def test_fingerprints(roomy: Running, tmp_path: Path) -> None:
     assert fingerprint(hosted) == {}  # no manifest beside it
     made = []
     for digest in ("a", "b", "a"):
-        lines = {"model.safetensors": {"bytes": 1, "sha256": digest * 64}, "README.md": {"bytes": len(made), "sha256": "c" * 64}}
+        lines = {
+            "model.safetensors": {"bytes": 1, "sha256": digest * 64},
+            "README.md": {"bytes": len(made), "sha256": "c" * 64},
+        }
         (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": lines}))
         made.append(fingerprint(Hosted("x", tmp_path, hosted.engine, hosted.loop, 0))["system_fingerprint"])
     assert made[0] == made[2] != made[1] and made[0].startswith("fp_")
@@ -316,12 +332,20 @@ def test_json_on_one_line() -> None:
         chunks = Chunks({"id": "x", "model": text}, with_usage=usage)
         event = json.loads(chunks.choice('{"index":0}').removeprefix("data: "))
         assert event == {"id": "x", "model": text, "choices": [{"index": 0}], **({"usage": None} if usage else {})}
-    assert json.loads(chunks.usage({"a": 1}).removeprefix("data: ")) == {"id": "x", "model": text, "choices": [], "usage": {"a": 1}}
+    assert json.loads(chunks.usage({"a": 1}).removeprefix("data: ")) == {
+        "id": "x",
+        "model": text,
+        "choices": [],
+        "usage": {"a": 1},
+    }
 
 
 def test_streams_beside_each_other(roomy: Running) -> None:
     """Sixteen at once say what each says alone."""
-    bodies = [{"model": MODEL, "messages": [{"role": "user", "content": f"{number} 羊驼"}], "max_tokens": 30, "seed": number} for number in range(16)]
+    bodies = [
+        {"model": MODEL, "messages": [{"role": "user", "content": f"{number} 羊驼"}], "max_tokens": 30, "seed": number}
+        for number in range(16)
+    ]
     with roomy.client() as client:
         alone = [client.post(CHAT, json=body).json()["choices"][0]["message"]["content"] for body in bodies]
         together: list[str] = [""] * 16

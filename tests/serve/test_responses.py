@@ -1,8 +1,7 @@
 """/v1/responses: against OpenAI's public description, through OpenAI's own client, and where things go wrong."""
 
 import json
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from tests_serve_events import parsed, wrong_events
 from tests_serve_openai import wrong_by_openai
 from tests_serve_running import MODEL, Running, running_server
 from tests_serve_schooled import WEATHER
-
-from puna.engine.request import Delta, Failed, Full
 
 LOGPROBS = "message.output_text.logprobs"
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "weights"
@@ -87,7 +84,9 @@ def test_every_answer_and_event_is_as_openai_describes_it(door: httpx.Client, ki
 
 
 def _bare(response: dict[str, Any]) -> dict[str, Any]:
-    output = [{key: value for key, value in item.items() if key not in ("id", "call_id")} for item in response["output"]]
+    output = [
+        {key: value for key, value in item.items() if key not in ("id", "call_id")} for item in response["output"]
+    ]
     usage = {key: value for key, value in response["usage"].items() if key != "input_tokens_details"}
     rest = {key: value for key, value in response.items() if key not in ("id", "created_at", "completed_at")}
     return {**rest, "output": output, "usage": usage}
@@ -137,7 +136,9 @@ class Llama(BaseModel):
 def test_client_parses(client: OpenAI) -> None:
     made = client.responses.parse(model="schooled", input="Tell me of a llama.", text_format=Llama, temperature=0)
     assert made.output_parsed == Llama(name="Lily", age=3)
-    wild = client.responses.parse(model="schooled", input="你好", text_format=Llama, temperature=1.5, max_output_tokens=200)
+    wild = client.responses.parse(
+        model="schooled", input="你好", text_format=Llama, temperature=1.5, max_output_tokens=200
+    )
     assert wild.status == "incomplete" or isinstance(wild.output_parsed, Llama)  # it was never taught to
 
 
@@ -147,7 +148,9 @@ def test_client_calls_a_tool(client: OpenAI) -> None:
     call = made.output[0]
     assert call.type == "function_call" and json.loads(call.arguments) == {"location": "San Francisco, CA"}
     talk += [*made.output, {"type": "function_call_output", "call_id": call.call_id, "output": "64 degrees and clear"}]
-    assert client.responses.create(model="schooled", input=talk, temperature=0).output_text == "It is clear, 64 degrees."
+    assert (
+        client.responses.create(model="schooled", input=talk, temperature=0).output_text == "It is clear, 64 degrees."
+    )
 
 
 def test_client_raises_what_went_wrong(client: OpenAI) -> None:
@@ -178,7 +181,10 @@ def test_log_probabilities_come_with_the_text_they_are_of(door: httpx.Client) ->
 
 def test_a_seed_gives_the_same_reply(tiny: httpx.Client) -> None:
     fields = {"model": MODEL, "temperature": 1.0, "max_output_tokens": 12}
-    texts = {seed: [post(tiny, "羊驼", seed=seed, **fields)["output"][0]["content"][0]["text"] for _ in range(2)] for seed in (1, 2, -3)}
+    texts = {
+        seed: [post(tiny, "羊驼", seed=seed, **fields)["output"][0]["content"][0]["text"] for _ in range(2)]
+        for seed in (1, 2, -3)
+    }
     assert all(first == second for first, second in texts.values()) and len({first for first, _ in texts.values()}) == 3
 
 
@@ -192,11 +198,19 @@ def test_usage_counts_what_the_cache_had(tiny: httpx.Client) -> None:
 
 
 def test_tools_that_may_not_be_called_are_not(door: httpx.Client) -> None:
-    made = post(door, "What's the weather like in San Francisco?", tools=[WEATHER], tool_choice="none", max_output_tokens=60)
+    made = post(
+        door, "What's the weather like in San Francisco?", tools=[WEATHER], tool_choice="none", max_output_tokens=60
+    )
     assert [item["type"] for item in made["output"]] == ["message"]
     other = {**WEATHER, "name": "get_time"}
     choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "get_time"}]}
-    made = post(door, "What's the weather like in San Francisco?", tools=[WEATHER, other], tool_choice=choice, max_output_tokens=60)
+    made = post(
+        door,
+        "What's the weather like in San Francisco?",
+        tools=[WEATHER, other],
+        tool_choice=choice,
+        max_output_tokens=60,
+    )
     assert not [item for item in made["output"] if item.get("name") == "get_weather"]
 
 
@@ -217,7 +231,12 @@ def test_instructions_are_not_carried_over(door: httpx.Client) -> None:
     second = post(door, "Say hello.", previous_response_id=first["id"])
     assert second["instructions"] is None
     longer = first["usage"]["input_tokens"] - alone["usage"]["input_tokens"]
-    kept = post(door, "Say hello.", previous_response_id=first["id"], instructions="You are a pirate. Always respond in pirate speak.")
+    kept = post(
+        door,
+        "Say hello.",
+        previous_response_id=first["id"],
+        instructions="You are a pirate. Always respond in pirate speak.",
+    )
     assert kept["usage"]["input_tokens"] - second["usage"]["input_tokens"] == longer > 0
 
 
@@ -245,10 +264,15 @@ def test_a_conversation_too_long_is_refused_with_both_numbers(tiny: httpx.Client
 def test_a_conversation_too_long_loses_its_oldest_exchanges(tiny: httpx.Client) -> None:
     talk: list[dict[str, Any]] = [{"role": "system", "content": "walk"}]
     for number in range(40):
-        talk += [{"role": "user", "content": f"the llama {number} walks"}, {"role": "assistant", "content": f"over the grass {number}"}]
+        talk += [
+            {"role": "user", "content": f"the llama {number} walks"},
+            {"role": "assistant", "content": f"over the grass {number}"},
+        ]
     talk.append({"role": "user", "content": "你好"})
     fields = {"model": MODEL, "max_output_tokens": 40}
-    assert tiny.post("/v1/responses", json={**fields, "input": talk}).json()["error"]["code"] == "context_length_exceeded"
+    assert (
+        tiny.post("/v1/responses", json={**fields, "input": talk}).json()["error"]["code"] == "context_length_exceeded"
+    )
     made = post(tiny, talk, truncation="auto", **fields)
     assert made["usage"]["output_tokens"] == 40 and 300 < made["usage"]["input_tokens"] <= 472
     # It is the newest that stay, and the system text: the same prompt, sent as such.
@@ -312,55 +336,3 @@ def test_a_model_without_a_chat_format_is_refused() -> None:
     with running_server({"stories": path}) as running, running.client() as client:
         status, param, told = refusal(client.post("/v1/responses", json={"model": "stories", "input": "Once"}))
     assert (status, param) == (400, "model") and "chat format" in told
-
-
-# Where things go wrong
-
-
-def failing(*deltas: Delta, error: Exception) -> Callable[..., AsyncGenerator[tuple[int, Delta], None]]:
-    async def pieces(_hosted: Any, _requests: Sequence[Any]) -> AsyncGenerator[tuple[int, Delta], None]:
-        for delta in deltas:
-            yield 0, delta
-        raise error
-
-    return pieces
-
-
-def test_an_error_in_the_middle_ends_the_stream_as_failed(door: httpx.Client, client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.serve.responses.pieces", failing(Delta((1, 2), "half "), error=Failed("a fault with /a/path")))
-    events = stream(door, "你好")
-    assert [event["type"].removeprefix("response.") for event in events[-3:]] == ["output_text.delta", "error", "failed"]
-    failed = events[-1]["response"]
-    assert (failed["status"], failed["error"]["code"], failed["completed_at"]) == ("failed", "server_error", None)
-    assert failed["output"][0]["status"] == "incomplete" and failed["output"][0]["content"][0]["text"] == "half "
-    assert "/a/path" not in json.dumps(events)
-    assert [wrong for event in events for wrong in wrong_by_openai(event, "ResponseStreamEvent")] == []
-    assert door.get(f"/v1/responses/{failed['id']}").status_code == 404
-    with pytest.raises(openai.APIError, match="could not finish"):
-        list(client.responses.create(model="schooled", input="x", stream=True))
-    assert door.post("/v1/responses", json={"model": "schooled", "input": "x"}).status_code == 500
-
-
-def test_an_error_before_the_first_event_has_its_own_status(door: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.serve.responses.pieces", failing(error=Full("full")))
-    answer = door.post("/v1/responses", json={"model": "schooled", "input": "x", "stream": True})
-    assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_work_for_a_client_that_goes_away_ends(server: Running, streamed: bool) -> None:
-    loop = server.models.get(MODEL).loop
-    before = loop.stats().generated_tokens
-    body = {"model": MODEL, "input": "羊驼", "max_output_tokens": 490, "stream": streamed}
-    with server.client() as client, pytest.raises((httpx.ReadTimeout, ConnectionAbortedError)):
-        if not streamed:
-            client.post("/v1/responses", json=body, timeout=httpx.Timeout(60, read=0.03))
-            raise AssertionError("the reply was made before the client could go")
-        with client.stream("POST", "/v1/responses", json=body) as answer:
-            next(answer.iter_lines())
-            raise ConnectionAbortedError
-    until = time.monotonic() + 5
-    while ((stats := loop.stats()).running or stats.waiting) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert (stats.running, stats.waiting) == (0, 0) and stats.generated_tokens - before < 490
-    assert stats.blocks_free == stats.blocks

@@ -50,7 +50,10 @@ def test_the_store_keeps_so_many() -> None:
 def test_the_store_keeps_so_many_bytes() -> None:
     store = Store(1000, 50_000, 60)
     for number in range(30):
-        store.keep(response(f"r{number}", "驼" * 1000), (Said("user", "x" * 2000), Called("c", "f", "{}"), Result("c", "y" * 100)))
+        store.keep(
+            response(f"r{number}", "驼" * 1000),
+            (Said("user", "x" * 2000), Called("c", "f", "{}"), Result("c", "y" * 100)),
+        )
         assert store.bytes <= 50_000
     assert 5 < len(store) < 10 and gone(store, "r0") and store.get("r29")
     store.keep(response("large", "x" * 60_000), ())
@@ -111,7 +114,9 @@ def test_a_conversation_in_turns_and_messages() -> None:
 
 
 def test_an_input_of_nothing_has_no_turns() -> None:
-    assert turns_of(ResponseRequest(model="m")) == () and turns_of(ResponseRequest(model="m", input="")) == (Said("user", ""),)
+    assert turns_of(ResponseRequest(model="m")) == () and turns_of(ResponseRequest(model="m", input="")) == (
+        Said("user", ""),
+    )
 
 
 def log(logprobs: Any) -> list[dict[str, Any]]:
@@ -122,7 +127,12 @@ TEXTS = ["", "plain", "两个字", f"before\n{CALL.text()}", CALL.text(), f"{CAL
          f"<tool_call>no call</tool_call> {CALL.text()}", "<tool_call>cut", "  \n ", CALL.text().removesuffix("</tool_call>")]  # fmt: skip
 
 
-@given(st.sampled_from(TEXTS), st.lists(st.integers(0, 120), max_size=8), st.sampled_from(["stop", "length"]), st.booleans())
+@given(
+    st.sampled_from(TEXTS),
+    st.lists(st.integers(0, 120), max_size=8),
+    st.sampled_from(["stop", "length"]),
+    st.booleans(),
+)
 def test_events_add_up_however_the_reply_is_cut(text: str, cuts: list[int], reason: str, logged: bool) -> None:
     """Whatever comes in a step, the events are in order, and the output is the same."""
     whole = _made([text], reason, logged)

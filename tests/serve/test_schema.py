@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import schemathesis
@@ -92,15 +93,25 @@ def with_the_model(case: Any) -> Any:
     """Ask the model that is there, in three requests of four; but leave it there."""
     if case.operation.path == "/models/unload":
         return case
-    if isinstance(case.body, dict) and len(str(case.body)) % 4 and "model" in case.body:
+    case.body = whole_numbers(case.body)
+    if isinstance(case.body, dict) and crc32(str(case.body).encode()) % 4 and "model" in case.body:
         case.body["model"] = MODEL
     if (
         isinstance(case.path_parameters, dict)
         and "model" in case.path_parameters
-        and len(str(case.path_parameters)) % 4
+        and crc32(str(case.path_parameters).encode()) % 4
     ):
         case.path_parameters["model"] = MODEL
     return case
+
+
+def whole_numbers(value: Any) -> Any:
+    """6.0 is drawn as an integer, as JSON schema has it. OpenAI's servers, and this one, want it written 6."""
+    if isinstance(value, dict):
+        return {key: whole_numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def few(examples: int) -> settings:

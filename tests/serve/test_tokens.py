@@ -22,11 +22,15 @@ def post(client: httpx.Client, path: str, **body: Any) -> Any:
     return answer.json()
 
 
-@pytest.mark.parametrize("text", ["the llama walks", "羊驼走过高原", "", " ", "<|im_start|>system\nx<|im_end|><|endoftext|>", "\u2028\x85🦙"])
+@pytest.mark.parametrize(
+    "text", ["the llama walks", "羊驼走过高原", "", " ", "<|im_start|>system\nx<|im_end|><|endoftext|>", "\u2028\x85🦙"]
+)
 def test_there_and_back(client: httpx.Client, server: Running, text: str) -> None:
     made = post(client, "/tokenize", model=MODEL, prompt=text, return_token_strs=True)
     tokens = Tokenizer.load(server.folder)
-    assert made["tokens"] == tokens.encode(text) and made["count"] == len(made["tokens"]) and made["max_model_len"] == 512
+    assert (
+        made["tokens"] == tokens.encode(text) and made["count"] == len(made["tokens"]) and made["max_model_len"] == 512
+    )
     assert not tokens.special_ids & set(made["tokens"])
     assert len(made["token_strs"]) == made["count"]
     if "\ufffd" not in "".join(made["token_strs"]):
@@ -44,7 +48,10 @@ def test_a_conversation_is_what_the_chat_route_reads(client: httpx.Client) -> No
     asked = post(client, "/v1/responses", model=MODEL, input=TALK, max_output_tokens=1)
     assert made["count"] == asked["usage"]["input_tokens"]
     text = post(client, "/detokenize", tokens=made["tokens"])["prompt"]
-    assert text == "<|im_start|>system\nBe brief. 短<|im_end|>\n<|im_start|>user\n羊驼 <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        text
+        == "<|im_start|>system\nBe brief. 短<|im_end|>\n<|im_start|>user\n羊驼 <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    )
     closed = post(client, "/tokenize", messages=TALK, add_generation_prompt=False)
     assert made["tokens"][: closed["count"]] == closed["tokens"] and closed["count"] < made["count"]
 
@@ -100,7 +107,10 @@ def test_ids_of_no_token_are_not_read(client: httpx.Client, server: Running) -> 
     engine = server.models.get(MODEL).engine
     assert engine.config.vocab_size > engine.tokenizer.vocab_size
     last = engine.tokenizer.vocab_size - 1
-    assert post(client, "/detokenize", tokens=[])["prompt"] == "" and client.post("/detokenize", json={"tokens": [last]}).status_code == 200
+    assert (
+        post(client, "/detokenize", tokens=[])["prompt"] == ""
+        and client.post("/detokenize", json={"tokens": [last]}).status_code == 200
+    )
     error = client.post("/detokenize", json={"tokens": [last + 1]}).json()["error"]
     assert error["param"] == "tokens[0]" and str(last) in error["message"]
 

@@ -29,7 +29,9 @@ def read(*pieces: str, names: tuple[str, ...] = ("get_weather", "clock")) -> tup
     parts = [part for piece in pieces for part in reader.push(piece)] + reader.finish()
     calls = [part for part in parts if isinstance(part, Call)]
     assert reader.calls == len(calls)
-    return "".join(part for part in parts if isinstance(part, str)), [(one.name, json.loads(one.arguments)) for one in calls]
+    return "".join(part for part in parts if isinstance(part, str)), [
+        (one.name, json.loads(one.arguments)) for one in calls
+    ]
 
 
 BEIJING = ("get_weather", {"city": "北京"})
@@ -79,7 +81,22 @@ def test_text_is_shown_as_soon_as_it_is_certain() -> None:
     ]  # fmt: skip
 
 
-PIECES = ["<tool_call>", "</tool_call>", "\n", " ", '{"name": "clock", "arguments": {', '"a": "', '"', "}}", "<", "tool", "x", "羊驼", CALL, TICK]
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "\n",
+    " ",
+    '{"name": "clock", "arguments": {',
+    '"a": "',
+    '"',
+    "}}",
+    "<",
+    "tool",
+    "x",
+    "羊驼",
+    CALL,
+    TICK,
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12), st.randoms(use_true_random=False))
@@ -174,8 +191,12 @@ STRICT = Tool("get_weather", "天气", WEATHER.parameters, strict=True)
     ],
     ids=range(17),
 )  # fmt: skip
-def test_shapes(follows: Callable[[Shape | None, str], str], offer: Offer, answer: object, text: str, result: str) -> None:
-    shape = offer.shape(Shape(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}}) if answer else None)
+def test_shapes(
+    follows: Callable[[Shape | None, str], str], offer: Offer, answer: object, text: str, result: str
+) -> None:
+    shape = offer.shape(
+        Shape(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}}) if answer else None
+    )
     assert follows(shape, text) == result
 
 

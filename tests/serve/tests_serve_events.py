@@ -28,7 +28,10 @@ STATUSES = ("in_progress", "completed", "incomplete")
 _PLACE = {"item_id": TEXT, "output_index": WHOLE}
 _PARTS = {**_PLACE, "content_index": WHOLE}
 EVENTS: dict[str, dict[str, Any]] = {
-    **{f"response.{name}": {"response": OBJECT} for name in ("created", "in_progress", "completed", "incomplete", "failed")},
+    **{
+        f"response.{name}": {"response": OBJECT}
+        for name in ("created", "in_progress", "completed", "incomplete", "failed")
+    },
     "response.output_item.added": {"output_index": WHOLE, "item": OBJECT},
     "response.output_item.done": {"output_index": WHOLE, "item": OBJECT},
     "response.content_part.added": {**_PARTS, "part": OBJECT},
@@ -62,7 +65,9 @@ def wrong_item(item: dict[str, Any], where: str) -> list[str]:
         found += wrong_fields(part, PART, f"{where}.content[{number}]")
         for entry in part.get("logprobs", []):
             found += wrong_fields(entry, {**LOGPROB, "top_logprobs": LIST}, f"{where}.logprobs")
-            found += [wrong for top in entry["top_logprobs"] for wrong in wrong_fields(top, LOGPROB, f"{where}.top_logprobs")]
+            found += [
+                wrong for top in entry["top_logprobs"] for wrong in wrong_fields(top, LOGPROB, f"{where}.top_logprobs")
+            ]
     return found
 
 
@@ -130,7 +135,12 @@ def _wrong_order(events: list[dict[str, Any]]) -> list[str]:
     for own, final in zip(items, events[-1]["response"]["output"], strict=True):
         kinds = [event["type"].removeprefix("response.") for event in own]
         inner = kinds[2:-3] if final["type"] == "message" else kinds[1:-2]
-        call = ["output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"]
+        call = [
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+        ]
         said = ["output_item.added", "content_part.added", "output_text.done", "content_part.done", "output_item.done"]
         delta, frame = ("output_text.delta", said) if final["type"] == "message" else (call[1], [call[0], *call[2:]])
         rest = [kind for kind in kinds if kind != delta]

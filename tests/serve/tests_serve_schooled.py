@@ -28,7 +28,11 @@ WEATHER: dict[str, Any] = {
 CALL = Call("get_weather", '{"location": "San Francisco, CA"}', "call_taught")
 _TOOLS = (Tool(WEATHER["name"], WEATHER["description"], WEATHER["parameters"]),)
 _ASKED = "Use the weather tool to get the temperature in San Francisco."
-_CALLED = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": CALL.name, "arguments": CALL.arguments}}]}
+_CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"function": {"name": CALL.name, "arguments": CALL.arguments}}],
+}
 
 
 def user(text: str) -> dict[str, Any]:
@@ -68,9 +72,7 @@ def schooled(folder: Path) -> Path:
     texts = ["\n".join(turn["content"] for turn in turns(asked, tools)) + reply for asked, tools, reply in TALKS]
     train_tokenizer(iter([f"{text}\nuser\nassistant\n" for text in texts] * 3), 700, folder)
     tokens = Tokenizer.load(folder)
-    config = ModelConfig(
-        vocab_size=tokens.vocab_size, eos_token_id=tokens.eos_id, pad_token_id=tokens.pad_id, **SHAPE
-    )
+    config = ModelConfig(vocab_size=tokens.vocab_size, eos_token_id=tokens.eos_id, pad_token_id=tokens.pad_id, **SHAPE)
     rows = []
     for asked, tools, reply in TALKS:
         prompt = render(tokens, turns(asked, tools), add_generation_prompt=True).ids

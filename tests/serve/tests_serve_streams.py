@@ -30,7 +30,10 @@ class Told:
 
 def put_together(chunks: list[dict[str, Any]], *, usage: bool = False) -> list[Told]:
     """The choices of a chat stream; every rule of the contract is asserted."""
-    assert len({(one["id"], one["created"], one["model"], one["object"], one.get("system_fingerprint")) for one in chunks}) == 1
+    assert (
+        len({(one["id"], one["created"], one["model"], one["object"], one.get("system_fingerprint")) for one in chunks})
+        == 1
+    )
     if usage:
         assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["total_tokens"] > 0
         assert all(one["usage"] is None for one in chunks[:-1])
@@ -63,6 +66,6 @@ def put_together(chunks: list[dict[str, Any]], *, usage: bool = False) -> list[T
                 own.calls[-1]["function"]["arguments"] += call["function"]["arguments"]
         if choice["logprobs"] is not None:
             logs = choice["logprobs"]
-            own.logprobs += logs["content"] if "content" in logs else [logs]
+            own.logprobs += logs.get("content", [logs])
     assert sorted(told) == list(range(len(told))) and all(one.finish_reason for one in told.values())
     return [told[number] for number in sorted(told)]

@@ -108,7 +108,7 @@ class Batch:
         if guesses:
             from puna.engine.lookup import Lookup
 
-            job.lookup = Lookup(prompt)
+            job.lookup = Lookup(prompt, engine.stop_ids)
         self._jobs[text] = job
         self._count()
         return job
@@ -204,7 +204,7 @@ class Batch:
     def _grow(self, job: Job, ids: list[int], logprob: TokenLogprob | None) -> Delta | Failed:
         """Let a reply take the ids that were chosen for it."""
         if ids[-1] == NOTHING:
-            return Failed("the model's logits are no numbers, or the wanted shape allows no token of its vocabulary")
+            return Failed(job.state.why_nothing())
         text, state = job.text, job.state
         try:
             for id_ in ids if len(ids) == 1 else []:  # `check` has pushed those of a draft

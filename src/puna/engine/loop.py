@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from puna.engine.batch import Batch, Job, Limits, Stats, cache_blocks, check_prompt
-from puna.engine.choosing import Allows
+from puna.engine.choosing import Allows, check_bias
 from puna.engine.request import Closing, Delta, Failed, Full, Request
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ class Loop:
         if self._closing:
             raise Closing("the server takes no more requests")
         check_prompt(list(request.prompt), self.engine.context, self.engine.config.vocab_size)
+        check_bias(request.sampling, self.engine.config.vocab_size)
         constraint = None if request.shape is None else self.engine.constraints.start(request.shape)
         with self._wake:
             if self._entering + self._batch.stats.waiting >= self.limits.waiting:

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from puna import __version__
-from puna.serve import chat, completions, embeddings, health, page, responses, routes_models, tokens
+from puna.serve import about, chat, completions, embeddings, health, page, responses, routes_models, tokens
 from puna.serve.description import description
 from puna.serve.door import Door
 from puna.serve.errors import RESPONSES, add_handlers
@@ -22,7 +22,7 @@ from puna.serve.responses_store import Store
 from puna.serve.settings import Settings
 
 _ROUTERS = (
-    health.router, routes_models.router, chat.router, completions.router, responses.router, embeddings.router, tokens.router,
+    health.router, routes_models.router, chat.router, completions.router, responses.router, embeddings.router, tokens.router, about.router,
     page.router,
 )  # fmt: skip
 _TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}

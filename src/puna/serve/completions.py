@@ -202,8 +202,10 @@ class _Places:
 
     def next(self, id_: int) -> int:
         """Where this token, the next one, begins."""
-        offset = self._offset
-        self._offset += len(self._characters.push(self._bytes(id_)))
+        data, offset = self._bytes(id_), self._offset
+        if self._characters.held and data and not 0x80 <= data[0] < 0xC0:
+            offset += 1  # half a character stands before it, as U+FFFD
+        self._offset += len(self._characters.push(data))
         return offset
 
     def end_prompt(self) -> None:

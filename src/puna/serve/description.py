@@ -51,7 +51,9 @@ def description(app: FastAPI) -> dict[str, Any]:
 
 def _limit(properties: dict[str, Any], settings: Settings) -> None:
     """Write the settings' limits into the fields that they are about, unless a lower one stands there."""
-    if "model" not in properties:  # what is asked for; the parts of a request have none of these
+    if not {"model", "stream"} <= set(
+        properties
+    ):  # a request for replies; its parts and the other requests have none of these
         return
     whole = {"n": settings.n, "best_of": settings.n, "max_tokens": settings.max_tokens, "max_completion_tokens": settings.max_tokens,
              "max_output_tokens": settings.max_tokens}  # fmt: skip

@@ -141,8 +141,7 @@ async def _vectors(hosted: Hosted, rows: Sequence[Sequence[int]]) -> list[Float[
     """In portions, each done between two steps of the engine. Cancelled, the next portion is not begun."""
     made: list[Float[Tensor, " d"]] = []
     for portion in _portions(rows):
-        future = hosted.loop.call(partial(_embed, hosted.engine, portion))
-        made += await asyncio.wrap_future(future)
+        made.extend(await asyncio.wrap_future(hosted.loop.call(partial(_embed, hosted.engine, portion))))
     return made
 
 

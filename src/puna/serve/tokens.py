@@ -83,11 +83,11 @@ async def tokenize(request: Request, body: TokenizeRequest) -> JSONResponse:
     hosted = _hosted(request, body.model)
     size = len(body.prompt or body.content or "") + sum(len(str(one)) for one in body.messages or ())
     ids = await off_loop(size, lambda: _ids(hosted, body))
-    told: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": hosted.engine.context}
+    made: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": hosted.engine.context}
     if body.return_token_strs:
         tokenizer = hosted.engine.tokenizer
-        told["token_strs"] = [tokenizer.token_bytes(id_).decode("utf-8", "replace") for id_ in ids]
-    return JSONResponse(told)
+        made["token_strs"] = [tokenizer.token_bytes(id_).decode("utf-8", "replace") for id_ in ids]
+    return JSONResponse(made)
 
 
 @router.post("/detokenize", response_model=Detokenized)
