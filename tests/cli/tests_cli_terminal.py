@@ -144,8 +144,8 @@ class Terminal:
         self.type(key)
 
     def prompt(self) -> str:
-        """Read until the next prompt stands there; returns what came before it. The editor draws "> " with a cursor move."""
-        return self.wait_for(r"> |>\x08\x1b\[2C")
+        """Read until the next prompt stands there; returns what came before it. The editor asks for marked pastes first."""
+        return self.wait_for(r"\x1b\[\?2004h[^>]*>")
 
     def wait_for(self, pattern: str, seconds: float = 60.0) -> str:
         """Read until `pattern` stands in what came after the last match; returns what stood before it."""

@@ -24,7 +24,9 @@ EXAMPLES = re.findall(r"```text\n(GET|POST) (\S+)\n(.*?)```", PAGE, re.DOTALL)
 
 def description() -> dict[str, Any]:
     chosen = Settings()
-    made: dict[str, Any] = create_app(Models({}, chosen, Engine.load, partial(start_loop, chosen, Meters())), chosen).openapi()
+    made: dict[str, Any] = create_app(
+        Models({}, chosen, Engine.load, partial(start_loop, chosen, Meters())), chosen
+    ).openapi()
     return made
 
 
@@ -40,7 +42,9 @@ def section(path: str) -> str:
     """What stands under the heading that names the path, and what is said of all routes."""
     shared = PAGE[: PAGE.index("## Models")]
     parts = re.split(r"^## ", PAGE, flags=re.MULTILINE)
-    return shared + next((part for part in parts if path in part.split("\n")[0]), next(part for part in parts if f"POST {path}" in part))
+    return shared + next(
+        (part for part in parts if path in part.split("\n")[0]), next(part for part in parts if f"POST {path}" in part)
+    )
 
 
 def test_every_route_is_named() -> None:
@@ -58,7 +62,9 @@ def test_no_field_is_made_up() -> None:
     """The first column of the tables."""
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"):
         part = section(path)
-        told = [name for row in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
+        told = [
+            name for row in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)
+        ]
         assert len(told) > 4 and set(told) <= set(fields(path)), set(told) - set(fields(path))
 
 

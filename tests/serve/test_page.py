@@ -331,3 +331,59 @@ def test_the_policy_holds_in_the_browser(page):
     assert any("Content Security Policy" in line for line in page.console)
     page.forget()
     page.requests.append(page.evaluate("location.href"))
+
+
+# ---- The card ----
+
+
+def test_about_a_model_without_a_record(page):
+    page.press("Tab")
+    click(page, "#about")
+    page.wait("document.querySelectorAll('dialog .card section').length === 5")
+    facts = dict(zip(texts(page, "dialog .rows dt"), texts(page, "dialog .rows dd"), strict=True))
+    assert facts["Context"].startswith("1,024 tokens") and len(facts["SHA-256 of its weights"]) == 64
+    assert texts(page, "dialog h4") == ["Scores", "Its maker’s own", "Inherited", "Compared with other models", "Licences"]
+    assert "shared architecture is no evidence of shared weights" in text(page, "dialog .card")
+    assert page.evaluate("document.querySelectorAll('dialog .plot').length") == 0  # nothing is drawn that was not measured
+    page.press("Escape")
+    click(page, "#compare")
+    click(page, "#about")  # of both
+    page.wait("document.querySelectorAll('dialog .card section').length === 10")
+    assert texts(page, "dialog h3") == ["First", "第二"]
+
+
+ABOUT = {
+    "model": "First", "kind": "chat", "facts": [{"name": "Parameters", "value": "2,114,880"}, {"name": "<b>new</b>", "value": "<img src=x>"}],
+    "scores": [
+        {"name": "four-choice quiz about functions", "of": "chat", "value": 0.475285, "low": 0.42, "high": 0.567, "chance": 0.25, "n": 263, "higher_is_better": True, "note": ""},
+        {"name": "held-out text, bits per byte", "of": "base", "value": 1.5827, "low": None, "high": None, "chance": 8.0, "n": 45, "higher_is_better": False, "note": "No interval: one source."},
+    ],
+    "no_scores": "", "own": ["Text: python, 12.1 MB."], "inherited": ["Its architecture is LLaMA's."],
+    "compared": [{"reference": "llama <i>", "layers": [{"layer": "weights", "verdict": "independent", "sentence": "p = 0.4"}]}],
+    "not_compared": "", "licences": [{"name": "These weights", "value": "Apache-2.0"}], "notes": ["A note <script>."],
+}  # fmt: skip
+
+
+def test_scores_are_drawn_with_interval_and_chance(page):
+    """A card with everything in it, put in the place of the server's answer."""
+    page.evaluate(f"(() => {{ const real = window.fetch; window.fetch = (path, ...rest) => path.startsWith('/about/') ? Promise.resolve(new Response({json.dumps(json.dumps(ABOUT))})) : real(path, ...rest); }})()")
+    click(page, "#about")
+    page.wait("document.querySelectorAll('dialog .plot').length === 2")
+    assert texts(page, "dialog .score b") == ["47.5 %", "1.583"]
+    quiz, heldout = texts(page, "dialog .score")
+    assert "95 % interval 42 % to 56.7 % · chance 25 % · n = 263 · higher is better" in quiz
+    assert "no interval · chance 8 · n = 45 · lower is better" in heldout and "one source" in heldout
+    drawn = page.evaluate("[...document.querySelectorAll('dialog .plot')].map((p) => ['bar', 'chance', 'dot'].map((k) => p.querySelector('.' + k)).map((e) => e && [e.getAttribute('x1') ?? e.getAttribute('cx'), e.getAttribute('x2')].map(Number)))")
+    at = lambda share: 8 + share * 304  # noqa: E731
+    assert drawn[0][0] == pytest.approx([at(0.42), at(0.567)]) and drawn[0][1][0] == pytest.approx(at(0.25))
+    assert drawn[0][2][0] == pytest.approx(at(0.475285))
+    assert drawn[1][0] is None and drawn[1][2][0] == pytest.approx(at(1.5827 / 8))
+    assert texts(page, "dialog .compared b") == ["independent"]
+    assert page.evaluate("document.querySelectorAll('dialog .card :is(img, script, i)').length") == 0
+    assert "<b>new</b>" in text(page, "dialog .card") and page.evaluate("document.querySelectorAll('dialog .card a').length") == 0
+    page.press("Escape")
+    click(page, "#language")
+    click(page, "#about")
+    page.wait("document.querySelectorAll('dialog .plot').length === 2")
+    assert "95% 区间 42 % 到 56.7 % · 随机水平 25 %" in text(page, "dialog .score") and texts(page, "dialog .compared b") == ["独立"]
+    assert page.evaluate("[...document.querySelectorAll('dialog .card li[lang=en], dialog .card dd[lang=en]')].length") > 2

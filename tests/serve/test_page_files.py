@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import httpx2 as httpx
 import pytest
@@ -228,3 +229,16 @@ def test_the_page_belongs_to_the_package():
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
     for path in FILES:
         assert f'"**/*{path.suffix}"' in project
+
+
+def test_the_card_knows_every_name_that_the_server_gives():
+    """Names that recur are said in the reader's language; one that the page does not know would stay English."""
+    from puna.lineage.verdict import LAYERS, Verdict
+    from puna.serve import about
+
+    table = (STATIC / "about_panel.js").read_text("utf-8").partition("NAMES = {")[2].partition("};")[0]
+    known = set(re.findall(r'"([^"]+)": "\w+"', table))
+    source = Path(about.__file__).read_text("utf-8")
+    facts = set(re.findall(r"^        \(\"([\w -]+)\", ", source, re.MULTILINE)) | {"These weights"}
+    assert len(facts) >= 8 and "These weights" in source
+    assert {*facts, *about._TITLES.values(), *LAYERS, *get_args(Verdict), "base", "chat"} <= known

@@ -93,15 +93,16 @@ def with_the_model(case: Any) -> Any:
     """Ask the model that is there, in three requests of four; but leave it there."""
     if case.operation.path == "/models/unload":
         return case
-    case.body = whole_numbers(case.body)
-    if isinstance(case.body, dict) and crc32(str(case.body).encode()) % 4 and "model" in case.body:
-        case.body["model"] = MODEL
-    if (
-        isinstance(case.path_parameters, dict)
-        and "model" in case.path_parameters
-        and crc32(str(case.path_parameters).encode()) % 4
-    ):
-        case.path_parameters["model"] = MODEL
+    for given in (whole_numbers(case.body), case.path_parameters):
+        if isinstance(given, dict) and "model" in given and crc32(str(given).encode()) % 4:
+            given["model"] = MODEL
+            if (
+                case.operation.path == "/v1/responses"
+            ):  # a drawn id never exists, and without an input there is nothing to answer
+                given.pop("previous_response_id", None)
+                given["input"] = given.get("input") or "羊驼"
+        if given is not case.path_parameters:
+            case.body = given
     return case
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "torch", "openvino"]
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 BATCH_ROWS = 32  # rows that generate together: enough to fill the matrix products of a small model
+_OPENVINO_FROM = 8_000_000  # parameters (docs/engines.md)
 _CHUNK = 256  # tokens read at a time where every position's hidden state or logits are wanted
 
 
@@ -244,8 +245,12 @@ class Engine:
 
 
 def choose_backend(config: ModelConfig) -> Backend:
-    """The faster of the backends that can run this model here: OpenVINO on a CPU where it is installed, else torch."""
-    if torch.cuda.is_available() or importlib.util.find_spec("openvino") is None:
+    """The faster of the backends that can run this model here: OpenVINO on a CPU where it is installed, else torch.
+
+    A very small model gains nothing by it, and suffers where other programs want its threads: torch reads it on one.
+    """
+    small = config.parameters < _OPENVINO_FROM
+    if small or torch.cuda.is_available() or importlib.util.find_spec("openvino") is None:
         return "torch"
     windowed = config.sliding_window is not None and config.sliding_window < config.max_position_embeddings
     return "torch" if windowed or platform.machine() not in ("x86_64", "AMD64") else "openvino"

@@ -79,6 +79,8 @@ class Settings:
     """After SIGTERM, for what runs to end."""
     retry_seconds: int = 1
     """What Retry-After says when the queue is full."""
+    results: Path = Path("results")
+    """The store in which `puna lineage` keeps comparisons, by that verb's default: what `/about` shows of them."""
     log: bool = False
     """A line for each request on stderr: who, what route, status, seconds. Never a text or a key."""
 

@@ -229,7 +229,7 @@ const settings = () =>
     if (pathOf(state.conversation).length) void save(state.conversation);
   });
 
-const about = () => openAbout(state.conversation.models, state.models);
+const about = () => openAbout(state.conversation.models);
 const data = () =>
   openData(state.heads.length, server.key, { save: async () => exportAll(await store.all()), clear });
 
