@@ -19,7 +19,10 @@ from screenshots import small  # noqa: E402
 from tests_serve_page import answered, click, opened, settings, write  # noqa: E402
 
 QUESTION = "What does str.split do?"
-ASKED = {"en": (QUESTION, "What is the difference between a list and a tuple?"), "zh": ("str.split 是做什么的？", QUESTION)}
+ASKED = {
+    "en": (QUESTION, "What is the difference between a list and a tuple?"),
+    "zh": ("str.split 是做什么的？", QUESTION),
+}
 
 
 def talk(page: Page, language: str) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # tests are imported as files, not as a package
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parents[1]),
+]  # tests are imported as files, not as a package
 
 from board_sample import stored
 from browser import Browser, served

@@ -82,7 +82,7 @@ def test_a_reply_is_drawn_and_a_hostile_one_is_not_obeyed(open_chat: Callable[..
     chat.prompt()
     assert "a␛[2J␛]0;owned␇b &#27;[2J <script>x</script>\n" in chat.picture()
     assert "/plain on" in chat.picture()  # nothing above was cleared
-    chat.press("\x04")
+    chat.type("\x04")
     assert chat.ended() == 0
     assert chat.modes == (True, True, True)
 
@@ -90,7 +90,7 @@ def test_a_reply_is_drawn_and_a_hostile_one_is_not_obeyed(open_chat: Callable[..
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_plain_text_where_no_colour_or_no_cursor_is_wanted(open_chat: Callable[..., Terminal], environment: dict[str, str]):
     chat = open_chat(ready=False, **environment)
-    chat.wait_for("> ")
+    chat.wait_for(">( |\x08)")
     chat.type("What does split do?\n")
     chat.wait_for("- 羊驼")
     assert "It **cuts** at `sep`:" in chat.seen
@@ -101,7 +101,7 @@ def test_plain_text_where_no_colour_or_no_cursor_is_wanted(open_chat: Callable[.
 
 def test_lines_are_typed_pasted_recalled_and_edited(open_chat: Callable[..., Terminal], tmp_path: Path):
     chat = open_chat()
-    assert "what you type is kept for recall in" in chat.picture().replace("\n", "")
+    assert "what you type is kept for recall in" in " ".join(chat.picture().split())
     for new_line in (b"\\\r", b"\x1b\r", b"\n"):  # a backslash and Enter, Alt+Enter, Ctrl+J
         ask(chat, "/reset")
         chat.prompt()
@@ -115,7 +115,7 @@ def test_lines_are_typed_pasted_recalled_and_edited(open_chat: Callable[..., Ter
     chat.paste("one\ntwo")
     time.sleep(0.5)
     chat.paste("\n\x1b[31mx")
-    chat.wait_for(r"\^\[\[31mx")  # an escape that is pasted is shown, and nothing was sent
+    chat.wait_for(r"\^\[[^m]*m\[31mx")  # an escape that is pasted is shown, and nothing was sent
     chat.type("\x7f" * 7)
     chat.type("\n")
     chat.wait_for("Two lines.")
@@ -169,7 +169,7 @@ def test_a_session_goes_on_where_it_was_left(open_chat: Callable[..., Terminal],
     assert before[:2] == [("system", "be kind"), ("user", "Hello")]
     chat.signal(signal.SIGKILL)  # whatever happens now: the file has all that was said
     again = open_chat(f"session=__import__('pathlib').Path({str(file)!r})")
-    assert f"[goes on from {file}]" in again.picture().replace("\n", "")
+    assert f"[goes on from {file}]" in " ".join(again.picture().split())
     again.type("/retry\n")
     again.prompt()
     assert messages(file) == before
@@ -238,7 +238,7 @@ def test_settings_facts_and_speed(open_chat: Callable[..., Terminal]):
     chat.type("/info\n")
     chat.prompt()
     assert "context 1024 tokens" in chat.picture()
-    assert "four-choice quiz: 47.5 % (95 % interval 42.0 % to 57.0 %), chance 25.0 %" in chat.picture()
+    assert "four-choice quiz: 47.5 % (95 %: 42.0 % to 57.0 %), chance 25.0 %" in chat.picture()
 
 
 def test_keys_pressed_meanwhile_wait_and_a_smaller_terminal_is_borne(open_chat: Callable[..., Terminal]):

@@ -54,7 +54,9 @@ def page(browser: Browser, running: Running) -> Iterator[Page]:
     one = opened(browser, running.base_url)
     yield one
     still_quiet(one)
-    assert {address.split("/")[2] for address in one.requests if address.startswith("http")} == {running.base_url.split("/")[2]}
+    assert {address.split("/")[2] for address in one.requests if address.startswith("http")} == {
+        running.base_url.split("/")[2]
+    }
     one.close()
 
 
@@ -116,10 +118,15 @@ def test_a_conversation_in_chinese(browser, running):
 def test_enter_within_an_input_method_sends_nothing(page):
     """Chinese is written by composing: Enter takes the letters as they are and must not send."""
     page.evaluate("document.getElementById('message').focus()")
-    page.evaluate("window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key + (e.isComposing || e.keyCode === 229)), true)")
+    page.evaluate(
+        "window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key + (e.isComposing || e.keyCode === 229)), true)"
+    )
     page.send("Input.imeSetComposition", text="ni hao", selectionStart=6, selectionEnd=6)
     assert page.evaluate("document.getElementById('message').value") == "ni hao"
-    enter = {"key": "Enter", "code": "Enter"}  # as browsers send it: while composing (13), or as the input method's own (229)
+    enter = {
+        "key": "Enter",
+        "code": "Enter",
+    }  # as browsers send it: while composing (13), or as the input method's own (229)
     for number in (13, 229):
         page.send("Input.dispatchKeyEvent", type="rawKeyDown", windowsVirtualKeyCode=number, **enter)
         page.send("Input.dispatchKeyEvent", type="keyUp", windowsVirtualKeyCode=number, **enter)
@@ -136,7 +143,9 @@ def test_enter_within_an_input_method_sends_nothing(page):
 
 def slow(page: Page) -> None:
     """The network brings a few tokens a second: a reply can be met in its middle."""
-    page.send("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=3000, uploadThroughput=-1)
+    page.send(
+        "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=3000, uploadThroughput=-1
+    )
 
 
 def fast(page: Page) -> None:
@@ -173,7 +182,9 @@ def test_edit_makes_a_branch_and_both_stay(page):
     click(page, '.turn.user [data-action="edit"]')
     assert page.evaluate("document.activeElement.matches('.edit textarea')")
     page.press("Escape")
-    assert page.evaluate("document.activeElement.dataset.action") == "edit" and text(page, ".turn.user .bubble") == "Hello"
+    assert (
+        page.evaluate("document.activeElement.dataset.action") == "edit" and text(page, ".turn.user .bubble") == "Hello"
+    )
     click(page, '.turn.user [data-action="edit"]')
     page.evaluate("document.querySelector('.edit textarea').select()")
     page.type("你好")
@@ -199,23 +210,32 @@ def test_edit_makes_a_branch_and_both_stay(page):
 def test_two_models_side_by_side(page):
     greedy(page)
     click(page, "#compare")
-    page.evaluate("(() => { const s = document.getElementById('second'); s.value = '第二'; s.dispatchEvent(new Event('change')); })()")
+    page.evaluate(
+        "(() => { const s = document.getElementById('second'); s.value = '第二'; s.dispatchEvent(new Event('change')); })()"
+    )
     write(page, "Hello")
     answered(page)
     assert texts(page, ".reply .who") == ["First", "第二"]
     assert texts(page, ".reply .body") == [TALKS["Hello"], SECOND["Hello"]]
     assert [" tokens/s" in facts for facts in texts(page, ".reply .facts")] == [True, True]
-    boxes = page.evaluate("[...document.querySelectorAll('.reply')].map((e) => e.getBoundingClientRect()).map((b) => [b.left, b.top, b.right])")
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.reply')].map((e) => e.getBoundingClientRect()).map((b) => [b.left, b.top, b.right])"
+    )
     assert boxes[0][1] == boxes[1][1] and boxes[0][2] < boxes[1][0]
     page.resize(360, 740, mobile=True)
-    boxes = page.evaluate("[...document.querySelectorAll('.reply')].map((e) => e.getBoundingClientRect()).map((b) => [b.left, b.top])")
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.reply')].map((e) => e.getBoundingClientRect()).map((b) => [b.left, b.top])"
+    )
     assert boxes[0][0] == boxes[1][0] and boxes[0][1] < boxes[1][1]
     page.resize(1280, 860)
     # Each side goes on with its own past.
     page.send("Network.enable", maxPostDataSize=1 << 20)
     sent = []
     hear = page.hear
-    page.hear = lambda method, parameters: (sent.append(parameters["request"].get("postData", "")) if method == "Network.requestWillBeSent" else None, hear(method, parameters))[1]
+    page.hear = lambda method, parameters: (
+        sent.append(parameters["request"].get("postData", "")) if method == "Network.requestWillBeSent" else None,
+        hear(method, parameters),
+    )[1]
     write(page, "你好")
     answered(page)
     bodies = [json.loads(body) for body in sent if '"messages"' in body]
@@ -226,7 +246,9 @@ def test_two_models_side_by_side(page):
 
 
 def test_a_model_without_a_chat_format_goes_on_with_a_text(page):
-    page.evaluate("(() => { const s = document.getElementById('model'); s.value = 'text'; s.dispatchEvent(new Event('change')); })()")
+    page.evaluate(
+        "(() => { const s = document.getElementById('model'); s.value = 'text'; s.dispatchEvent(new Event('change')); })()"
+    )
     assert "no chat format" in text(page, ".start .summary") and "No chat format" in text(page, "#mode")
     greedy(page)
     assert talk(page, STORY) == STORY_END
@@ -308,7 +330,9 @@ def test_no_reply_can_freeze_the_page(page):
     script = """import('/static/markdown.js').then((m) => %s.map((text) => { const begin = performance.now(); m.render(document.createElement('div'), text);
         return performance.now() - begin; }))"""
     for source, took in zip(hostile, page.evaluate(script % json.dumps(hostile)), strict=True):
-        assert took < 5000, f"{source[:12]!r} took {took:.0f} ms"  # linear ways take under 0.5 s on a busy machine; others minutes
+        assert took < 5000, (
+            f"{source[:12]!r} took {took:.0f} ms"
+        )  # linear ways take under 0.5 s on a busy machine; others minutes
 
 
 def test_the_policy_holds_in_the_browser(page):
@@ -342,9 +366,17 @@ def test_about_a_model_without_a_record(page):
     page.wait("document.querySelectorAll('dialog .card section').length === 5")
     facts = dict(zip(texts(page, "dialog .rows dt"), texts(page, "dialog .rows dd"), strict=True))
     assert facts["Context"].startswith("1,024 tokens") and len(facts["SHA-256 of its weights"]) == 64
-    assert texts(page, "dialog h4") == ["Scores", "Its maker’s own", "Inherited", "Compared with other models", "Licences"]
+    assert texts(page, "dialog h4") == [
+        "Scores",
+        "Its maker’s own",
+        "Inherited",
+        "Compared with other models",
+        "Licences",
+    ]
     assert "shared architecture is no evidence of shared weights" in text(page, "dialog .card")
-    assert page.evaluate("document.querySelectorAll('dialog .plot').length") == 0  # nothing is drawn that was not measured
+    assert (
+        page.evaluate("document.querySelectorAll('dialog .plot').length") == 0
+    )  # nothing is drawn that was not measured
     page.press("Escape")
     click(page, "#compare")
     click(page, "#about")  # of both
@@ -366,24 +398,35 @@ ABOUT = {
 
 def test_scores_are_drawn_with_interval_and_chance(page):
     """A card with everything in it, put in the place of the server's answer."""
-    page.evaluate(f"(() => {{ const real = window.fetch; window.fetch = (path, ...rest) => path.startsWith('/about/') ? Promise.resolve(new Response({json.dumps(json.dumps(ABOUT))})) : real(path, ...rest); }})()")
+    page.evaluate(
+        f"(() => {{ const real = window.fetch; window.fetch = (path, ...rest) => path.startsWith('/about/') ? Promise.resolve(new Response({json.dumps(json.dumps(ABOUT))})) : real(path, ...rest); }})()"
+    )
     click(page, "#about")
     page.wait("document.querySelectorAll('dialog .plot').length === 2")
     assert texts(page, "dialog .score b") == ["47.5 %", "1.583"]
     quiz, heldout = texts(page, "dialog .score")
     assert "95 % interval 42 % to 56.7 % · chance 25 % · n = 263 · higher is better" in quiz
     assert "no interval · chance 8 · n = 45 · lower is better" in heldout and "one source" in heldout
-    drawn = page.evaluate("[...document.querySelectorAll('dialog .plot')].map((p) => ['bar', 'chance', 'dot'].map((k) => p.querySelector('.' + k)).map((e) => e && [e.getAttribute('x1') ?? e.getAttribute('cx'), e.getAttribute('x2')].map(Number)))")
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('dialog .plot')].map((p) => ['bar', 'chance', 'dot'].map((k) => p.querySelector('.' + k)).map((e) => e && [e.getAttribute('x1') ?? e.getAttribute('cx'), e.getAttribute('x2')].map(Number)))"
+    )
     at = lambda share: 8 + share * 304  # noqa: E731
     assert drawn[0][0] == pytest.approx([at(0.42), at(0.567)]) and drawn[0][1][0] == pytest.approx(at(0.25))
     assert drawn[0][2][0] == pytest.approx(at(0.475285))
     assert drawn[1][0] is None and drawn[1][2][0] == pytest.approx(at(1.5827 / 8))
     assert texts(page, "dialog .compared b") == ["independent"]
     assert page.evaluate("document.querySelectorAll('dialog .card :is(img, script, i)').length") == 0
-    assert "<b>new</b>" in text(page, "dialog .card") and page.evaluate("document.querySelectorAll('dialog .card a').length") == 0
+    assert (
+        "<b>new</b>" in text(page, "dialog .card")
+        and page.evaluate("document.querySelectorAll('dialog .card a').length") == 0
+    )
     page.press("Escape")
     click(page, "#language")
     click(page, "#about")
     page.wait("document.querySelectorAll('dialog .plot').length === 2")
-    assert "95% 区间 42 % 到 56.7 % · 随机水平 25 %" in text(page, "dialog .score") and texts(page, "dialog .compared b") == ["独立"]
-    assert page.evaluate("[...document.querySelectorAll('dialog .card li[lang=en], dialog .card dd[lang=en]')].length") > 2
+    assert "95% 区间 42 % 到 56.7 % · 随机水平 25 %" in text(page, "dialog .score") and texts(
+        page, "dialog .compared b"
+    ) == ["独立"]
+    assert (
+        page.evaluate("[...document.querySelectorAll('dialog .card li[lang=en], dialog .card dd[lang=en]')].length") > 2
+    )

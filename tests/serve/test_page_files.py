@@ -122,14 +122,20 @@ def page() -> Tags:
 
 def test_the_page_holds_no_script_and_no_style_of_its_own(page):
     assert page.inside == []
-    assert all(tag not in ("style", "base", "iframe", "object", "embed", "meta") or "http-equiv" not in attributes for tag, attributes in page.tags)
+    assert all(
+        tag not in ("style", "base", "iframe", "object", "embed", "meta") or "http-equiv" not in attributes
+        for tag, attributes in page.tags
+    )
     attributes = {name for _, given in page.tags for name in given}
     assert not any(name.startswith("on") or name == "style" for name in attributes)
     for tag, given in page.tags:
         for name in ("src", "href"):
             if name in given and not (given[name] or "").startswith("#"):
                 address = given[name] or ""
-                assert address.startswith("/static/") and (STATIC / address.removeprefix("/static/")).is_file(), (tag, address)
+                assert address.startswith("/static/") and (STATIC / address.removeprefix("/static/")).is_file(), (
+                    tag,
+                    address,
+                )
 
 
 def test_every_control_has_a_name_and_every_id_is_one(page):
@@ -172,7 +178,9 @@ def test_only_one_file_speaks_with_the_server():
 
 
 def test_imports_lead_to_files_and_every_file_is_used(page):
-    found = {(given.get("src") or given.get("href") or "").removeprefix("/static/") for _, given in page.tags} | {"index.html"}
+    found = {(given.get("src") or given.get("href") or "").removeprefix("/static/") for _, given in page.tags} | {
+        "index.html"
+    }
     for path in SCRIPTS:
         text = path.read_text("utf-8")
         for name, module in re.findall(r"^import (?:\* as \w+|\w+|\{[^}]*\})( from) \"(.*)\";$", text, re.MULTILINE):
@@ -181,8 +189,13 @@ def test_imports_lead_to_files_and_every_file_is_used(page):
         for names, module in re.findall(r"^import \{([^}]*)\} from \"\./(.*)\";$", text, re.MULTILINE):
             there = (STATIC / module).read_text("utf-8")
             for name in names.split(","):
-                assert re.search(rf"export (?:const|class|async function\*?|function\*?) {name.strip()}\b", there), (path.name, name)
-                assert len(re.findall(rf"\b{name.strip()}\b", text)) > 1, f"{path.name} imports {name} and does not use it"
+                assert re.search(rf"export (?:const|class|async function\*?|function\*?) {name.strip()}\b", there), (
+                    path.name,
+                    name,
+                )
+                assert len(re.findall(rf"\b{name.strip()}\b", text)) > 1, (
+                    f"{path.name} imports {name} and does not use it"
+                )
     assert {path.name for path in FILES} == {name for name in found if name and not name.startswith("#")}
 
 
@@ -200,19 +213,28 @@ def test_every_text_is_there_in_both_languages():
         if key not in same:
             assert re.search(r"[\u4e00-\u9fff]", text), f"{key} is not Chinese: {text}"
             assert not re.search(r"[\u4e00-\u9fff][,;:?!]", text), f"{key} has an English mark after a Chinese letter"
-    assert not any(re.search(r"[\u4e00-\u9fff]", text) for key, text in english.items() if not key.startswith("other_language"))
+    assert not any(
+        re.search(r"[\u4e00-\u9fff]", text) for key, text in english.items() if not key.startswith("other_language")
+    )
 
 
 def test_every_text_is_used_and_every_text_that_is_used_is_there(page):
     english = words("en")
-    given = [attributes[name] for _, attributes in page.tags for name in ("data-say", "data-label", "data-hint") if name in attributes]
+    given = [
+        attributes[name]
+        for _, attributes in page.tags
+        for name in ("data-say", "data-label", "data-hint")
+        if name in attributes
+    ]
     code = "\n".join(path.read_text("utf-8") for path in SCRIPTS if not path.name.startswith("words_"))
     asked = set(re.findall(r"\bsay\(\s*\"([\w.]+)\"", code)) | set(given)
     assert asked <= set(english), asked - set(english)
     # What a script puts together: say(`end_${finish}`), say(text ? "a" : "b"), tables of names.
     quoted = set(re.findall(r"\"([\w.]+)\"", code))
     stems = set(re.findall(r"`(\w*)\$\{[\w.()]+\}(\w*)`", code))
-    built = {key for key in english for start, end in stems if (start or end) and key.startswith(start) and key.endswith(end)}
+    built = {
+        key for key in english for start, end in stems if (start or end) and key.startswith(start) and key.endswith(end)
+    }
     unused = set(english) - asked - quoted - built - {f"{key}.one" for key in english}
     assert unused == set()
 

@@ -9,13 +9,17 @@ from browser import Browser, Page
 NETWORK = "Failed to load resource"  # what the browser itself notes of a refusal; the page shows it in words
 
 
-def opened(browser: Browser, address: str, *, width: int = 1280, height: int = 860, language: str = "en", scheme: str = "light") -> Page:
+def opened(
+    browser: Browser, address: str, *, width: int = 1280, height: int = 860, language: str = "en", scheme: str = "light"
+) -> Page:
     """The page, ready, in a browser that speaks `language`."""
     page = browser.page(width, height)
     page.send("Page.bringToFront")
     page.send("Emulation.setFocusEmulationEnabled", enabled=True)
     page.send("Emulation.setLocaleOverride", locale="zh_CN" if language == "zh" else "en_US")
-    page.send("Network.setUserAgentOverride", userAgent="puna-tests", acceptLanguage="zh-CN" if language == "zh" else "en-US")
+    page.send(
+        "Network.setUserAgentOverride", userAgent="puna-tests", acceptLanguage="zh-CN" if language == "zh" else "en-US"
+    )
     page.media(scheme=scheme)
     page.goto(f"{address}/")
     page.resize(width, height, mobile=width < 500)

@@ -14,7 +14,7 @@ from puna.model.formats import save_model
 from puna.tokens import Tokenizer, train_tokenizer
 from puna.tokens.chat import render
 
-HOSTILE = "<script>window.__pwned = 1</script><img src=x onerror=\"window.__pwned = 1\"> [x](javascript:alert(1))"
+HOSTILE = '<script>window.__pwned = 1</script><img src=x onerror="window.__pwned = 1"> [x](javascript:alert(1))'
 CODE = "It **splits** at spaces:\n\n```python\nprint('a b'.split())\n```\n\n- one\n- two"
 GRASS = "羊驼吃**高原**上的草。\n\n1. 早上吃\n2. 晚上睡"
 LONG = " ".join(f"{number} llamas walk." for number in range(1, 16))
@@ -27,7 +27,11 @@ TALKS = {
     "你好": "你好！我是第一个模型。",
 }
 STORY, STORY_END = "Once upon a time", " there was a llama. 从前有一只羊驼。"
-SECOND = {"Hello": "Good day. I am the other one.", "What does str.split do?": "It makes a list.", "你好": "你好！我是另一个。"}
+SECOND = {
+    "Hello": "Good day. I am the other one.",
+    "What does str.split do?": "It makes a list.",
+    "你好": "你好！我是另一个。",
+}
 SHAPE = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
          "head_dim": 16, "tie_word_embeddings": False, "qk_norm": True}  # fmt: skip
 _STEPS = 400
@@ -40,8 +44,11 @@ def taught(folder: Path, talks: dict[str, str], *, chats: bool = True, seed: int
     train_tokenizer(iter([f"{one}\n{other}\nuser\nassistant\n" for one, other in talks.items()] * 3), 480, folder)
     tokens = Tokenizer.load(folder)
     config = ModelConfig(
-        vocab_size=tokens.vocab_size, eos_token_id=tokens.eos_id, pad_token_id=tokens.pad_id,
-        max_position_embeddings=context, **SHAPE
+        vocab_size=tokens.vocab_size,
+        eos_token_id=tokens.eos_id,
+        pad_token_id=tokens.pad_id,
+        max_position_embeddings=context,
+        **SHAPE,
     )
     model = Decoder(config)
     model.init_weights(seed=seed)

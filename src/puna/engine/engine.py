@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from puna.engine.batch import Batch, Limits, check_prompt, spacious
 from puna.engine.chat import Conversation
-from puna.engine.linears import Precision
+from puna.engine.linears import PRECISIONS, Precision
 from puna.engine.logprobs import token_logprobs
 from puna.engine.looks import Reading
 from puna.engine.paged import AnyReader, Reader
@@ -84,6 +84,8 @@ class Engine:
                 where="tokenizer",
                 mend="the two are not of one model",
             )
+        if precision not in PRECISIONS or backend not in get_args(Backend):
+            raise ValueError(f"there is no precision {precision!r}, or no backend {backend!r}")
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.stop_ids = _stop_ids(tokenizer, config)
         self.banned_ids = _banned_ids(tokenizer, config, self.stop_ids)

@@ -31,11 +31,14 @@ Node = Any  # openvino.Node or openvino.Output
 
 
 class OpenVINOCache:
-    """Keys and values in the kernel's own layout: for each layer [blocks, kv_heads, BLOCK, width]."""
+    """Keys and values in the kernel's own layout: two tensors a layer, a row a block, as its inputs (`ports`) want them."""
 
-    def __init__(self, shape: Sequence[int], element: Any, layers: int) -> None:
+    def __init__(self, blocks: int, ports: Sequence[Any]) -> None:
         self.size = BLOCK
-        self.tensors = [ov.Tensor(element, ov.Shape(shape)) for _ in range(2 * layers)]
+        shapes = [(blocks, *(port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3))) for port in ports]
+        self.tensors = [
+            ov.Tensor(port.get_element_type(), ov.Shape(shape)) for port, shape in zip(ports, shapes, strict=True)
+        ]
         for tensor in self.tensors:
             _bytes(tensor)[:] = 0
 
@@ -74,9 +77,9 @@ class OpenVINOReader:
 
     def cache(self, blocks: int) -> OpenVINOCache:
         """A cache of this model's shape."""
-        port = self._compiled.input("key_cache.0")
-        kv, width = port.get_partial_shape()[1].get_length(), port.get_partial_shape()[3].get_length()
-        return OpenVINOCache((blocks, kv, BLOCK, width), port.get_element_type(), self.config.num_hidden_layers)
+        layers = range(self.config.num_hidden_layers)
+        names = [name for layer in layers for name in (f"key_cache.{layer}", f"value_cache.{layer}")]
+        return OpenVINOCache(blocks, [self._compiled.input(name) for name in names])
 
     def __call__(self, readings: Sequence[Reading], cache: OpenVINOCache) -> Float[Tensor, "w v"]:
         """Logits in fp32 after the wanted ids of each reading, in order."""

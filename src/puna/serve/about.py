@@ -105,15 +105,14 @@ async def about(request: Request, model: str) -> About:
     """What a loaded model is, where it comes from, and what is known of both."""
     hosted: Hosted = request.app.state.models.get(model)
     store: Path = request.app.state.settings.results
-    stamp = await asyncio.to_thread(_stamp, store)
     known = _KNOWN.get(hosted)
-    if known is None or known[0] != stamp:
-        try:
-            known = stamp, await asyncio.to_thread(about_model, hosted, store)
-        except (PunaError, OSError) as error:  # its files were changed since it was loaded
-            told = error.what if isinstance(error, PunaError) else error.strerror
-            raise ApiError(500, f"{model}: its files cannot be read any more: {told}") from error
-        _KNOWN[hosted] = known
+    try:
+        stamp = await asyncio.to_thread(_stamp, store)
+        if known is None or known[0] != stamp:
+            known = _KNOWN[hosted] = stamp, await asyncio.to_thread(about_model, hosted, store)
+    except (PunaError, OSError) as error:  # its files were changed since it was loaded
+        told = error.what if isinstance(error, PunaError) else error.strerror
+        raise ApiError(500, f"{model}: its files cannot be read any more: {told}") from error
     return known[1]
 
 
@@ -127,8 +126,10 @@ def about_model(hosted: Hosted, store: Path) -> About:
     facts = model_facts(path, hosted.name, engine)
     record, top = record_of(path)
     logged = read_logged(record / "ledger.jsonl", path) if record is not None else Logged(broken="there is none")
-    scores, notes = _scores(record, top, logged) if record is not None else ([], [])
-    notes = [f"{note[:1].upper()}{note[1:]}." for note in facts.notes[:_MOST]] + notes
+    scores, of_scores = _scores(record, top, logged) if record is not None else ([], "")
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in facts.notes[:_MOST]]
+    if scores and of_scores:
+        notes.append(of_scores)
     if record is None:
         notes.append("No record of its making lies beside this model: only its own files are told of here.")
     compared, wrong = _compared(store, facts)
@@ -137,7 +138,7 @@ def about_model(hosted: Hosted, store: Path) -> About:
         kind="chat" if engine.chats else "base",
         facts=_facts(hosted, facts, logged),
         scores=scores,
-        no_scores="" if scores else "No scores lie beside this model.",
+        no_scores="" if scores else of_scores or "No scores lie beside this model.",
         own=_own(logged, top),
         inherited=_inherited(facts, logged, record is not None and top and (path / BASE / "config.json").is_file()),
         compared=compared,
@@ -169,19 +170,19 @@ def _facts(hosted: Hosted, facts: ModelFacts, logged: Logged) -> list[Fact]:
     return [Fact(name=name, value=str(value)) for name, value in lines if value]
 
 
-def _scores(record: Path, top: bool, logged: Logged) -> tuple[list[AboutScore], list[str]]:
-    """The release's own scores (of the base inside a release, the base's alone), and what a reader must know of them."""
+def _scores(record: Path, top: bool, logged: Logged) -> tuple[list[AboutScore], str]:
+    """The release's own scores (of the base inside a release, the base's alone), and what a reader must know of them, or why there are none."""
     try:
         found = read_object(record, _RESULTS).get("scores")
     except PunaError as error:
-        return [], [f"Its scores cannot be read: {error.what}."]
+        return [], f"Its scores cannot be read: {error.what}."
     told = logged.body("results").get("sha256")
     if told is not None and told != file_sha256(record / _RESULTS):
-        return [], ["The scores beside it are not those that its ledger logged: they are left out."]
+        return [], "The scores beside it are not those that its ledger logged: they are left out."
     scores = [score for one in (found if isinstance(found, list) else []) if (score := _score(one)) is not None]
     scores = [score for score in scores if top or score.of == "base"][:_MOST]
-    doubt = ["Its scores are as its maker states them: no ledger that is believed ties them to these weights."]
-    return scores, doubt if scores and logged.broken else []
+    doubt = "Its scores are as its maker states them: no ledger that is believed ties them to these weights."
+    return scores, doubt if scores and logged.broken else ""
 
 
 def _score(one: Any) -> AboutScore | None:

@@ -66,7 +66,7 @@ def _scores(folder: Path) -> list[str]:
         interval, chance = score.get("interval"), _number(score, "chance")
         line = f"{_TASKS.get(task, task)}: {_figure(value, share)} {'' if share else _METRICS.get(metric, metric)}".rstrip()
         if isinstance(interval, list) and len(interval) == 2 and all(isinstance(end, int | float) for end in interval):
-            line += f" (95 % interval {_figure(interval[0], share)} to {_figure(interval[1], share)})"
+            line += f" (95 %: {_figure(interval[0], share)} to {_figure(interval[1], share)})"
         lines.append(
             f"  {'scores' if not lines else '':<10} {line}" + (f", chance {_figure(chance, share)}" if chance else "")
         )

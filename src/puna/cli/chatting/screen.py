@@ -61,9 +61,16 @@ class Screen:
         self.reply("\n")
 
     def say(self, text: str) -> None:
-        """A notice within the conversation."""
-        self._out.write(f"{self._dim}{visible(text) if self.terminal else text}{self._end}\n")
+        """A notice within the conversation, broken between words where it is wider than the terminal."""
+        for row in self._broken(visible(text)) if self.edits else [visible(text) if self.terminal else text]:
+            self._out.write(f"{self._dim}{row}{self._end}\n")
         self._out.flush()
+
+    def _broken(self, text: str) -> list[str]:
+        from puna.cli.chatting.wrap import breaks
+
+        edges = [0, *breaks(text, _size(self._out).columns - 1), len(text)]
+        return [text[start:end].rstrip() for start, end in zip(edges, edges[1:], strict=False)]
 
     def head(self, name: str) -> None:
         """A line that says whose reply follows."""
@@ -74,6 +81,11 @@ class Screen:
         """A notice beside a reply that must stand alone on stdout."""
         self._notes.write(f"{text}\n")
         self._notes.flush()
+
+
+def _size(out: TextIO) -> os.terminal_size:
+    size = os.get_terminal_size(out.fileno())
+    return os.terminal_size((size.columns or 80, size.lines or 24))  # a pseudo-terminal that was told no size says 0
 
 
 class PlainReply:
@@ -103,7 +115,7 @@ class MarkdownReply:
         self._out = out
         self._blocks, self._region = Blocks(), Region()
         self._any = False  # a block was shown: the next one stands apart from it
-        self._size = self._look()
+        self._size = _size(out)
         self._next = 0.0  # when it may be drawn again (time.monotonic)
 
     def add(self, text: str) -> None:
@@ -166,19 +178,13 @@ class MarkdownReply:
         self._any = self._any or bool(rows)
         return rows
 
-    def _look(self) -> os.terminal_size:
-        size = os.get_terminal_size(self._out.fileno())
-        return os.terminal_size(
-            (size.columns or 80, size.lines or 24)
-        )  # a pseudo-terminal that was told no size says 0
-
     def _resized(self) -> str:
         """What to write first where the terminal has become too small for what is drawn.
 
         Some terminals break such rows anew and some cut them off, and none tells: so what was drawn is left as it is, and
         the open block is drawn once more below. Nothing above it is touched.
         """
-        before, self._size = self._size, self._look()
+        before, self._size = self._size, _size(self._out)
         narrower, lower = self._size.columns < before.columns, self._size.lines < before.lines
         rows = self._region.rows
         if (narrower and self._widest() >= self._size.columns) or (lower and len(rows) >= self._size.lines):

@@ -101,7 +101,7 @@ const fill = async (place, name) => {
 };
 
 export const openAbout = (names) => {
-  const places = [...new Set(names)].map((name) => [name, make("article", { class: "card" })]);
+  const places = [...new Set(names)].map((name) => [name, make("article", { class: "card", "aria-label": visible(name) })]);
   const note = language() === "en" ? [] : [make("p", { class: "aside" }, say("about_english"))];
   openDialog(say("about"), [...note, ...places.map(([, place]) => place)], { sheet: true });
   for (const [name, place] of places) void fill(place, name);
