@@ -14,13 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "serve"), str(ROOT / "docs")]
 
-from browser import Browser, Page  # noqa: E402
 from screenshots import small  # noqa: E402
 from tests_serve_page import answered, click, opened, settings, write  # noqa: E402
 
+from browser import Browser, Page  # noqa: E402
+
 QUESTION = "What does str.split do?"
 ASKED = {
-    "en": (QUESTION, "What is the difference between a list and a tuple?"),
+    "en": (QUESTION, "How do I use os.path.join?"),
     "zh": ("str.split 是做什么的？", QUESTION),
 }
 
@@ -48,17 +49,11 @@ def about(page: Page, language: str) -> None:
     page.wait("!!document.querySelector('dialog .plot')", 20)
 
 
-def start(page: Page, language: str) -> None:
-    """Nothing said yet."""
-
-
 VIEWS: dict[str, tuple[Callable[[Page, str], None], int, int, str, str]] = {  # name: what is done, width, height, language, colours
-    "start": (start, 1280, 800, "en", "light"),
     "chat": (talk, 1280, 800, "en", "light"),
     "compare": (compare, 1280, 800, "en", "dark"),
     "about": (about, 1280, 900, "en", "light"),
     "phone": (talk, 360, 740, "zh", "dark"),
-    "about-phone": (about, 360, 740, "zh", "light"),
 }  # fmt: skip
 
 

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [
-    str(Path(__file__).parent),
-    str(Path(__file__).parents[1]),
-]  # tests are imported as files, not as a package
+sys.path.insert(0, str(Path(__file__).parent))  # tests are imported as files, not as a package
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the browser
 
 from board_sample import stored
-from browser import Browser, served
 
+from browser import Browser, served
 from puna.board import build_board
 from puna.judge.store.store import StoredResult
 

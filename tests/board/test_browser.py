@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # for the sample and the browser
+sys.path.insert(0, str(Path(__file__).parent))  # for the sample
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the browser
 
 from board_sample import measurement
-from browser import Browser, Page, find, served, settle
 
+from browser import Browser, Page, find, served, settle
 from puna.board import build_board
 from puna.judge.store.store import Store
 

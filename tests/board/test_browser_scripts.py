@@ -13,9 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the browser
 
-from browser import Browser, Page, find
-
 import puna.board
+from browser import Browser, Page, find
 from puna import visible, words
 from puna.board.plots import PLOT_NARROW, PLOT_WIDE, Mark, interval_plot, size_plot, tie_plot
 

@@ -20,6 +20,7 @@ TEXTS = [
     "羊驼走过高原的草地，你好，世界。",
 ] * 20
 
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
     """A folder of runs: `talker` has a chat format, `writer` has none."""

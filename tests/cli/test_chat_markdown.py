@@ -180,7 +180,9 @@ class FakeTerminal(io.StringIO):
         return 1
 
 
-def drawn(pieces: Iterator[str] | list[str], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> tuple[Picture, str]:
+def drawn(
+    pieces: Iterator[str] | list[str], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Picture, str]:
     """The picture after a reply that came in pieces, each one drawn."""
     import os
 
@@ -198,7 +200,9 @@ def drawn(pieces: Iterator[str] | list[str], size: tuple[int, int], monkeypatch:
 
 @pytest.mark.parametrize("size", [(80, 60), (80, 24), (80, 8), (40, 10), (24, 5)])
 @pytest.mark.parametrize("step", [1, 7])
-def test_drawn_as_it_grows_it_is_what_is_drawn_at_once(size: tuple[int, int], step: int, monkeypatch: pytest.MonkeyPatch):
+def test_drawn_as_it_grows_it_is_what_is_drawn_at_once(
+    size: tuple[int, int], step: int, monkeypatch: pytest.MonkeyPatch
+):
     """Also where it is taller than the screen: what scrolls away is final."""
     pieces = [SAMPLE[place : place + step] for place in range(0, len(SAMPLE), step)]
     picture, _ = drawn(pieces, size, monkeypatch)

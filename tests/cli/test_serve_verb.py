@@ -123,6 +123,7 @@ def test_a_key_from_a_file(release: Path, tmp_path: Path) -> None:
         ({"host": "203.0.113.1"}, {"PUNA_SERVE_KEY": KEY}, "cannot listen"),
         ({"device": "foo"}, {}, "--device"),
         ({"precision": "fp4"}, {}, "--precision"),
+        ({"backend": "fast"}, {}, "--backend"),
         ({"models": ["nothing"]}, {}, "no such model folder"),
         ({"models": ["a=nothing"]}, {}, "no such model folder"),
         ({"models": ["MODEL", "MODEL"]}, {}, "two models have the name"),
@@ -141,7 +142,7 @@ def test_it_refuses_before_it_listens(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     usual = {"models": [str(release)], "host": "127.0.0.1", "port": 0, "key_file": None, "allow_host": [], "device": None,
-             "precision": "fp32", "cache_tokens": None, "running": 4, "queue": 4, "drain": 1.0, "log": False, "runs": Path("runs"), "json": False}  # fmt: skip
+             "precision": "fp32", "backend": "torch", "lookup": False, "cache_tokens": None, "running": 4, "queue": 4, "drain": 1.0, "log": False, "runs": Path("runs"), "json": False}  # fmt: skip
     asked = {**usual, **changes}
     asked["models"] = [str(release) if name == "MODEL" else name for name in asked["models"]]
     with pytest.raises(PunaError, match=word) as refusal:

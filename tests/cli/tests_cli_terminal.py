@@ -42,7 +42,9 @@ class Picture:
             if found[2]:
                 self._control(found[1], found[2])
             elif found[0].startswith("\x1b"):
-                raise AssertionError(f"no such sequence: {found[0]!r} in {text[max(0, found.start() - 40) : found.end() + 20]!r}")
+                raise AssertionError(
+                    f"no such sequence: {found[0]!r} in {text[max(0, found.start() - 40) : found.end() + 20]!r}"
+                )
             else:
                 self._letter(found[0])
         return self

@@ -79,3 +79,76 @@ def test_reset_and_save(engine: Engine, tmp_path: Path):
         talk.save(tmp_path / "empty.jsonl")
     with pytest.raises(ValueError, match="role"):
         talk.say("system", "no")
+
+
+def test_what_is_let_go_stays_in_the_file(engine: Engine, tmp_path: Path):
+    talk = Conversation(engine.tokenizer, 96, system="kind")
+    for n in range(6):
+        talk.say("user", f"question {n}")
+        talk.prompt(reserve=20)
+        talk.say("assistant", f"answer {n} 你好")
+    assert talk.gone
+    talk.save(tmp_path / "talk.jsonl")
+    again = Conversation(engine.tokenizer, 96)
+    again.load(tmp_path / "talk.jsonl")
+    assert again.system == "kind"
+    assert again.turns == talk.gone + talk.turns
+    again.say("user", "last")
+    assert len(again.prompt(reserve=20)[0]) <= 76
+    again.say("assistant", "yes")
+    again.save(tmp_path / "talk.jsonl")  # its own: it was loaded from there
+    assert '"question 0"' in (tmp_path / "talk.jsonl").read_text(encoding="utf-8")
+    with pytest.raises(PunaError, match="changed by another program"):
+        talk.save(tmp_path / "talk.jsonl")
+
+
+def test_the_last_message_is_taken_back_with_its_reply(engine: Engine):
+    talk = Conversation(engine.tokenizer, 96)
+    with pytest.raises(PunaError, match="nothing was said"):
+        talk.take_back()
+    for text in ("hello", "你好"):
+        talk.say("user", text)
+        talk.say("assistant", "yes")
+    assert talk.take_back() == "你好"
+    assert [turn["content"] for turn in talk.turns] == ["hello", "yes"]
+    talk.say("user", "unanswered")
+    assert talk.take_back() == "unanswered"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "holds 0 lines"),
+        ("no json", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"messages": "text"}', "holds no conversation"),
+        ('{"messages": [{"role": "tool", "content": "a"}]}', "its role"),
+        ('{"messages": [{"role": "user", "content": null}]}', "not a text"),
+        ('{"messages": [{"role": "user", "content": "\\udc00"}]}', "not JSON"),
+        ('{"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}', "in the middle"),
+        ('{"messages": [{"role": "user", "content": "a"}]}\n' * 2, "holds 2 lines"),
+    ],
+)
+def test_a_file_that_is_no_conversation_is_refused_and_nothing_changes(
+    engine: Engine, tmp_path: Path, content: str, why: str
+):
+    file = tmp_path / "talk.jsonl"
+    file.write_text(content, encoding="utf-8")
+    talk = Conversation(engine.tokenizer, 96, system="kind")
+    talk.say("user", "hello")
+    with pytest.raises(PunaError, match=why) as caught:
+        talk.load(file)
+    assert caught.value.where == str(file)
+    assert talk.messages == [{"role": "system", "content": "kind"}, {"role": "user", "content": "hello"}]
+    with pytest.raises(PunaError, match="exists already"):
+        talk.save(file)
+
+
+def test_a_file_with_more_in_it_is_read_and_not_written_over(engine: Engine, tmp_path: Path):
+    file = tmp_path / "talk.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "a"}], "source": "mine"}\n')
+    talk = Conversation(engine.tokenizer, 96)
+    talk.load(file)
+    assert not talk.owns(file)
+    with pytest.raises(PunaError, match="exists already"):
+        talk.save(file)

@@ -8,9 +8,12 @@ import httpx2 as httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers of several test files: tests_*.py
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the browser
 
 from tests_serve_running import KEY, MODEL, Running, running_server
 from tests_serve_schooled import schooled
+
+from browser import Browser
 
 TEXTS = [
     "the llama walks over the high grass of the puna, and the wind sings. ",
@@ -73,3 +76,31 @@ def roomy(tmp_path_factory: pytest.TempPathFactory, make_tiny_release: Callable[
     folder = make_tiny_release(tmp_path_factory.mktemp("roomy") / "tiny", max_position_embeddings=8192)
     with running_server({MODEL: folder}, key=KEY, cache_tokens=4 * 8192) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def taught_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three models that know their lines by heart: two that chat, and one without a chat format."""
+    from tests_serve_taught import SECOND, STORY, STORY_END, TALKS, taught
+
+    folder = tmp_path_factory.mktemp("taught")
+    return {
+        "First": taught(folder / "First", TALKS),
+        "第二": taught(folder / "second", SECOND, seed=6),
+        "text": taught(folder / "text", {STORY: STORY_END}, chats=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def short_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that chats, with a context of 96 tokens."""
+    from tests_serve_taught import SECOND, taught
+
+    return taught(tmp_path_factory.mktemp("taught") / "tiny", SECOND, context=96)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests."""
+    with Browser() as one:
+        yield one

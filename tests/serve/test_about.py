@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from tests_serve_running import MODEL, Running, running_server
+from typer.testing import CliRunner
 
+from puna.cli.app import app
 from puna.engine import Engine
 from puna.files import digest_of, file_sha256
 from puna.judge.asking.facts import model_facts
 from puna.ledger import Ledger, new_salt, seed_commitment
 from puna.ledger.logged import content_of
-from puna.lineage.compare import compare
-from puna.lineage.opened import open_for_comparison
-from puna.lineage.records import FOLDER, save
+from puna.lineage.records import FOLDER, load, save
 from puna.lineage.verdict import LAYERS, Lineage
 from puna.recipe.load import dump_recipe
 from puna.recipe.schema import Recipe
@@ -150,9 +150,9 @@ def test_a_real_small_model_and_a_comparison_that_puna_lineage_kept(
 ) -> None:
     if not STORIES.is_file():
         pytest.skip(f"{STORIES} is not here")
-    found = lineage(STORIES, tiny_release)
-    save(found, tmp_path)
-    save(lineage(own, tiny_release), tmp_path)
+    lineage(STORIES, tiny_release, tmp_path)
+    (found,) = load(tmp_path)
+    lineage(own, tiny_release, tmp_path)
     about = told(STORIES, tmp_path)
     facts = {fact.name: fact.value for fact in about.facts}
     assert (
@@ -168,12 +168,10 @@ def test_a_real_small_model_and_a_comparison_that_puna_lineage_kept(
     assert [one.reference for one in told(own, tmp_path).compared] == [found.reference]
 
 
-def lineage(model: Path, reference: Path) -> Lineage:
-    """As `cli/lineage.py` makes what it keeps."""
-    models = [
-        open_for_comparison(path, digest=model_facts(path, path.name, Engine.load(path, "cpu")).digest) for path in (model, reference)
-    ]  # fmt: skip
-    return compare(models[0], models[1:])[0]
+def lineage(model: Path, reference: Path, store: Path) -> None:
+    """`puna lineage MODEL REFERENCE --store STORE`."""
+    done = CliRunner().invoke(app, ["lineage", str(model), str(reference), "--store", str(store), "--json"])
+    assert done.exit_code == 0, done.output
 
 
 def comparison(model: str, digest: str | None, reference: str = "llama", sentence: str = "None.") -> Lineage:

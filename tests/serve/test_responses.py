@@ -286,6 +286,29 @@ def test_a_conversation_too_long_loses_its_oldest_exchanges(tiny: httpx.Client) 
     raise AssertionError("no end of the conversation fits")
 
 
+def test_what_belongs_together_goes_together(tiny: httpx.Client) -> None:
+    """A call and its result go with the question that they answer."""
+    talk: list[dict[str, Any]] = []
+    for number in range(12):
+        call = {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": '{"n": 1}'}
+        talk += [{"role": "user", "content": f"llama {number}"}, call,
+                 {"type": "function_call_output", "call_id": f"c{number}", "output": "高原的草地"}]  # fmt: skip
+    fields = {"model": MODEL, "max_output_tokens": 40}
+    made = post(tiny, talk, truncation="auto", **fields)
+    lengths = [post(tiny, talk[start:], **fields)["usage"]["input_tokens"] for start in (33, 30, 27)]
+    assert lengths == sorted(lengths) and made["usage"]["input_tokens"] + 40 <= 512
+    fitting = [
+        post(tiny, talk[start:], truncation="auto", **fields)["usage"]["input_tokens"] for start in range(0, 34, 3)
+    ]
+    assert (
+        max(fitting) == fitting[0] == made["usage"]["input_tokens"]
+    )  # whatever older exchanges there are, the same ones stay
+    alone = post(tiny, talk, MODEL, truncation="auto", max_output_tokens=500)
+    assert (
+        alone["usage"]["input_tokens"] == lengths[0]
+    )  # a reply may have a half of the context: two exchanges are more than the rest
+
+
 # What is refused
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from browser import Browser, Page
 
+PWNED = "window.__pwned !== undefined || document.querySelector('main script, main img, main a[href^=\"javascript\"]') !== null"
 NETWORK = "Failed to load resource"  # what the browser itself notes of a refusal; the page shows it in words
 
 
@@ -72,3 +73,9 @@ def settings(page: Page, **values: str) -> None:
     for name, value in values.items():
         page.evaluate(f"document.getElementById('set-{name}').value = {json.dumps(value)}")
     click(page, "dialog .ends button.main")
+
+
+def still_quiet(page: Page) -> None:
+    """No error, no warning, nothing run that a text brought."""
+    assert page.console == [] and page.exceptions == []
+    assert page.evaluate(PWNED) is False

@@ -22,7 +22,6 @@ from puna.cli.chatting.screen import Screen
 from puna.errors import PunaError
 
 if TYPE_CHECKING:  # the engine brings torch: it is loaded when the verb runs, not when the command line starts
-    from puna.cli.chatting.session import Session
     from puna.cli.chatting.speaker import Made, Speaker
     from puna.engine import Engine, Sampling
 
@@ -93,7 +92,7 @@ class Chat:
 
         self.sampling, self.screen, self.runs = sampling, screen, runs
         self.speakers: list[Speaker] = [Speaker(engine, name, system, path)]
-        self.session: Session = Session()
+        self.session = Session()
         self.lines: Lines = PlainLines()
         self.given = ""  # what stands in the next line already
         self.shows_speed = False

@@ -91,28 +91,41 @@ def fit(
     the context at most, and where nothing is said a quarter. System texts and the last exchange stay. Raises `ApiError` 400.
     """
     check_chats(hosted)
-    tokenizer, context = hosted.engine.tokenizer, hosted.engine.context
-
-    def ids_of(kept: Sequence[Turn]) -> list[int]:
-        return render(tokenizer, turns(messages_of(kept, instructions), tools), add_generation_prompt=True).ids
-
     kept = tuple(conversation)
-    ids = ids_of(kept)
-    room = 1 if not shorten else max(1, min(wanted or context // 4, context // 2))
-    if shorten and len(ids) + room > context:
-        groups = _groups(conversation)
-        # The fewest that go: each one more makes the prompt shorter, so halving finds it.
-        low, high = 0, len(groups) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if len(ids_of(_without(conversation, groups[:middle]))) + room > context:
-                low = middle + 1
-            else:
-                high = middle
-        kept = _without(conversation, groups[:low])
-        ids = ids_of(kept)
+    if shorten:
+        context = hosted.engine.context
+        room = max(1, min(wanted or context // 4, context // 2))
+        kept = _newest(hosted, conversation, instructions, tools, context - room)
+    ids = _ids_of(hosted, kept, instructions, tools)
     check_fits(hosted, len(ids), "input")
     return tuple(ids), kept
+
+
+def _newest(
+    hosted: Hosted, conversation: Sequence[Turn], instructions: str | None, tools: Sequence[Tool], most: int
+) -> tuple[Turn, ...]:
+    """System texts and the last exchanges, as many as `most` tokens hold, but one at least. Reads no more than that, and one more."""
+    groups = _groups(conversation)
+    system = [turn for turn in conversation if isinstance(turn, Said) and turn.role == "system"]
+    begins = 1 if hosted.engine.tokenizer.adds_bos else 0
+    length, kept = 0, 0
+    for group in reversed(groups):
+        turns_ = [conversation[position] for position in group]
+        if not kept:
+            length = len(_ids_of(hosted, [*system, *turns_], instructions, tools))
+        else:  # turns are encoded one by one, so lengths add up
+            length += len(render(hosted.engine.tokenizer, turns(messages_of(turns_, None))).ids) - begins
+        if kept and length > most:
+            break
+        kept += 1
+    dropped = {position for group in groups[: len(groups) - kept] for position in group}
+    return tuple(turn for position, turn in enumerate(conversation) if position not in dropped)
+
+
+def _ids_of(hosted: Hosted, kept: Iterable[Turn], instructions: str | None, tools: Sequence[Tool]) -> list[int]:
+    return render(
+        hosted.engine.tokenizer, turns(messages_of(kept, instructions), tools), add_generation_prompt=True
+    ).ids
 
 
 def messages_of(conversation: Iterable[Turn], instructions: str | None) -> list[dict[str, Any]]:
@@ -156,11 +169,6 @@ def _groups(conversation: Sequence[Turn]) -> list[list[int]]:
             groups.append([])
         groups[-1].append(position)
     return groups
-
-
-def _without(conversation: Sequence[Turn], groups: Iterable[Sequence[int]]) -> tuple[Turn, ...]:
-    dropped = {position for group in groups for position in group}
-    return tuple(turn for position, turn in enumerate(conversation) if position not in dropped)
 
 
 def _text(content: Content) -> str:

@@ -98,7 +98,7 @@ def _set(chat: "Chat", rest: str) -> None:
         key, value = key.replace("-", "_").lower(), value.strip()
         if key not in KEYS:
             raise PunaError(f"there is no setting {key[:40]!r}", mend="there are: " + ", ".join(KEYS))
-        chat.sampling = replace(chat.sampling, **{key: _value(key, value)})  # type: ignore[arg-type]
+        chat.sampling = replace(chat.sampling, **{key: _value(key, value)})
     known = {one.name: getattr(chat.sampling, one.name) for one in fields(chat.sampling) if one.name in KEYS}
     for name in [key] if key else KEYS:
         chat.screen.say(f"  {name} {_told(name, known[name])}")

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from puna.errors import PunaError
 from puna.files import atomic_file
@@ -82,7 +83,7 @@ class History:
         except OSError as error:
             raise PunaError(f"the history cannot be kept: {error.strerror}", where=str(self.path)) from error
 
-    def _open(self, flags: int):  # type: ignore[no-untyped-def]
+    def _open(self, flags: int) -> BinaryIO:
         handle = os.open(self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         kind = os.fstat(handle)
         if not stat.S_ISREG(kind.st_mode):
@@ -90,7 +91,7 @@ class History:
             raise PunaError("the history cannot be kept: it is not an ordinary file", where=str(self.path))
         if stat.S_IMODE(kind.st_mode) != 0o600:
             os.fchmod(handle, 0o600)
-        return os.fdopen(handle, "r+b" if flags & os.O_RDWR else "rb", buffering=0)
+        return cast(BinaryIO, os.fdopen(handle, "r+b" if flags & os.O_RDWR else "rb", buffering=0))
 
 
 def _line(entry: str) -> bytes:

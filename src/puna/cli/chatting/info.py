@@ -56,7 +56,7 @@ def _text(folder: Path) -> list[str]:
 def _scores(folder: Path) -> list[str]:
     """One line a score: value, 95 % interval, chance."""
     scores = read_object(folder, "results.json").get("scores")
-    lines = []
+    lines: list[str] = []
     for score in scores if isinstance(scores, list) else []:
         value = _number(score, "value")
         if value is None:

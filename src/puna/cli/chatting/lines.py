@@ -115,8 +115,7 @@ def _recall(history: History | None, warn: Callable[[str], None]) -> Any:
                 except PunaError as error:
                     warn(error.line())
 
-    kept = Kept(history.entries if history is not None else [])
-    return kept
+    return Kept(history.entries if history is not None else [])
 
 
 def _completer(complete: Complete) -> Any:

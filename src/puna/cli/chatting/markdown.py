@@ -152,7 +152,7 @@ def _highlighted(code: str, language: str) -> Text:
         Number: Style(color="magenta"),
         Comment: Style(italic=True),
     }
-    text = Syntax(code, language or "text", theme=ANSISyntaxTheme(looks)).highlight(code)  # type: ignore[arg-type]
+    text = Syntax(code, language or "text", theme=ANSISyntaxTheme(looks)).highlight(code)
     text.right_crop(len(text.plain) - len(code))  # the highlighter ends the last line
     return text if text.plain == code else Text(code)
 

@@ -34,7 +34,13 @@ export class Composer {
 
   #keep() {
     if (this.#id !== null) this.#drafts.set(this.#id, this.field.value);
+    this.#grow();
     this.#enable();
+  }
+
+  // Where the style sheet's `field-sizing` is not known, the field grows with its lines.
+  #grow() {
+    if (!CSS.supports("field-sizing", "content")) this.field.rows = Math.min(8, this.field.value.split("\n").length);
   }
 
   #enable() {
@@ -60,6 +66,7 @@ export class Composer {
     if (id !== this.#id) {
       this.#id = id;
       this.field.value = this.#drafts.get(id) ?? "";
+      this.#grow();
     }
     this.#mode = mode;
     this.#running = running;
