@@ -232,8 +232,8 @@ def test_two_models_answer_one_under_the_other_and_settings_are_told(
     chat.prompt()
     chat.type("/info\n")
     chat.prompt()
-    assert "context 1024 tokens" in chat.picture()
-    assert "four-choice quiz: 47.5 % (95 %: 42.0 % to 57.0 %), chance 25.0 %" in chat.picture()
+    assert "1,024 tokens, prompt and reply together" in chat.picture()
+    assert "four-choice quiz about functions: 0.475 (0.420 to 0.570), chance 0.25" in chat.picture()
 
 
 def test_keys_pressed_meanwhile_wait_and_a_smaller_terminal_is_borne(open_chat: Callable[..., Terminal]):

@@ -134,7 +134,7 @@ def _info(chat: "Chat", rest: str) -> None:
     from puna.cli.chatting.info import facts
 
     for speaker in chat.speakers:
-        for line in facts(speaker):
+        for line in facts(speaker, Path("results")):
             chat.screen.say(line)
 
 
@@ -184,7 +184,7 @@ COMMANDS = {
     "/retry": Command("/retry", "answer the last message anew", _retry),
     "/edit": Command("/edit", "take the last message back into the line", _edit),
     "/reset": Command("/reset", "forget the conversation (the system text stays)", _reset),
-    "/system": Command("/system TEXT", "set the system text and start anew; without TEXT, take it away", _system),
+    "/system": Command("/system TEXT", "set the system text, start anew; without TEXT, take it away", _system),
     "/save": Command("/save FILE", "write the conversation as JSON", _save, paths=True),
     "/load": Command("/load FILE", "go on with a saved conversation", _load, paths=True),
     "/compare": Command(

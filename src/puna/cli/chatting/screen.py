@@ -69,8 +69,11 @@ class Screen:
     def _broken(self, text: str) -> list[str]:
         from puna.cli.chatting.wrap import breaks
 
-        edges = [0, *breaks(text, _size(self._out).columns - 1), len(text)]
-        return [text[start:end].rstrip() for start, end in zip(edges, edges[1:], strict=False)]
+        indent = len(text) - len(text.lstrip(" "))
+        indent += 2 if indent else 0  # of the rows after the first
+        edges = [0, *breaks(text, max(8, _size(self._out).columns - 1 - indent)), len(text)]
+        rows = [text[start:end].rstrip() for start, end in zip(edges, edges[1:], strict=False)]
+        return [" " * indent * (place > 0) + row for place, row in enumerate(rows)]
 
     def head(self, name: str) -> None:
         """A line that says whose reply follows."""
