@@ -186,20 +186,25 @@ def test_the_gguf_file_has_what_llama_server_needs(gguf_file: Path, release: Pat
 
 
 def test_ollamas_template_renders_what_is_trained_on(release: Path) -> None:
+    from transformers import AutoTokenizer
+
     template = modelfile(RECIPES / "Modelfile")["TEMPLATE"][0]
-    ours = Tokenizer.load(release)
+    ours, loaded = Tokenizer.load(release), AutoTokenizer.from_pretrained(release)
     for messages in CONVERSATIONS:
         text = rendered_by_go(template, messages)
         turns = "".join(f"{IM_START}{turn['role']}\n{turn['content']}{IM_END}\n" for turn in messages)
         assert text == f"{turns}{IM_START}assistant\n"
-        assert ours.encode(text, parse_special=True) == render(ours, messages, add_generation_prompt=True).ids
+        assert (
+            loaded(text, add_special_tokens=False)["input_ids"]
+            == render(ours, messages, add_generation_prompt=True).ids
+        )
 
 
 def test_the_modelfile_stops_where_the_release_stops_and_draws_as_puna_does(release: Path) -> None:
     from puna.engine import Sampling
 
     found = modelfile(RECIPES / "Modelfile")
-    assert found["FROM"] == ["./model.gguf"]
+    assert [name.endswith(".gguf") for name in found["FROM"]] == [True]
     parameters = [tuple(line.split(" ", 1)) for line in found["PARAMETER"]]
     stops = {json.loads(value) for name, value in parameters if name == "stop"}
     ours = Tokenizer.load(release)
@@ -207,8 +212,8 @@ def test_the_modelfile_stops_where_the_release_stops_and_draws_as_puna_does(rele
     assert stops == {ours.decode([one], skip_special=False) for one in ends}
     others = {name: float(value) for name, value in parameters if name != "stop"}
     drawn = Sampling()
-    assert others == {"num_ctx": 256, "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": drawn.top_k,
-                      "min_p": drawn.min_p, "repeat_penalty": drawn.repetition_penalty}  # fmt: skip
+    assert others == {"num_ctx": 256, "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": drawn.top_k, "min_p": drawn.min_p,
+                      "repeat_penalty": drawn.repetition_penalty}  # fmt: skip
 
 
 def test_the_stand_in_for_gos_templates_knows_what_it_does_not_know() -> None:
@@ -255,7 +260,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not here")
     text = (RECIPES / "puna.service").read_text(encoding="utf-8")
     path = tmp_path / "puna.service"  # with a program that is there
-    path.write_text(text.replace("/opt/puna/bin/puna", sys.executable), encoding="utf-8")
+    path.write_text(text.replace("ExecStart=/opt/puna/bin/puna", f"ExecStart={sys.executable}"), encoding="utf-8")
     done = subprocess.run([analyze, "verify", str(path)], capture_output=True, text=True)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "puna" in line]) == (0, []), done.stderr
     path.write_text(

@@ -110,7 +110,9 @@ def test_documented_versions_are_the_locked_ones() -> None:
     linux = pins("puna", "torch-gpu", platform=PLATFORMS[0]) | pins("dev", "uv", platform=PLATFORMS[0])
     wanted = {
         requirement.name
-        for requirement in direct("gate", "data", "judge", "serve", "openvino", "formats", "sign", "documents", "test", "dev")
+        for requirement in direct(
+            "gate", "data", "judge", "serve", "openvino", "formats", "sign", "documents", "test", "dev"
+        )
     } | {
         "setuptools",
         "uv",

@@ -249,14 +249,14 @@ def test_about_a_model_without_a_record(page):
     page.wait("document.querySelectorAll('dialog .card section').length === 5")
     facts = dict(zip(texts(page, "dialog .rows dt"), texts(page, "dialog .rows dd"), strict=True))
     assert facts["Context"].startswith("1,024 tokens") and len(facts["SHA-256 of its weights"]) == 64
-    assert texts(page, "dialog h4") == [
+    assert texts(page, "dialog[open] h4") == [
         "Scores",
         "Its maker’s own",
         "Inherited",
         "Compared with other models",
         "Licences",
     ]
-    assert "shared architecture is no evidence of shared weights" in text(page, "dialog .card")
+    assert "shared architecture is no evidence of shared weights" in text(page, "dialog[open] .card")
     assert (
         page.evaluate("document.querySelectorAll('dialog .plot').length") == 0
     )  # nothing is drawn that was not measured
@@ -264,7 +264,7 @@ def test_about_a_model_without_a_record(page):
     click(page, "#compare")
     click(page, "#about")  # of both
     page.wait("document.querySelectorAll('dialog .card section').length === 10")
-    assert texts(page, "dialog h3") == ["First", "第二"]
+    assert texts(page, "dialog[open] h3") == ["First", "第二"]
 
 
 ABOUT = {
@@ -300,7 +300,7 @@ def test_scores_are_drawn_with_interval_and_chance(page):
     assert texts(page, "dialog .compared b") == ["independent"]
     assert page.evaluate("document.querySelectorAll('dialog .card :is(img, script, i)').length") == 0
     assert (
-        "<b>new</b>" in text(page, "dialog .card")
+        "<b>new</b>" in text(page, "dialog[open] .card")
         and page.evaluate("document.querySelectorAll('dialog .card a').length") == 0
     )
     page.press("Escape")

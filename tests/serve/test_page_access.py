@@ -121,7 +121,7 @@ def test_the_keyboard_reaches_everything(page):
 def test_shortcuts(page):
     page.evaluate("document.activeElement.blur()")
     page.press("?")
-    assert text(page, "dialog h2") == "Keyboard and help"
+    assert text(page, "dialog[open] h2") == "Keyboard and help"
     assert {"Enter", "Shift", "Esc", "/", "n", "?"} <= set(texts(page, "dialog kbd"))
     page.press("s")  # not while a dialog is open
     assert page.evaluate("document.querySelectorAll('dialog').length") == 1
@@ -130,7 +130,7 @@ def test_shortcuts(page):
         page.evaluate("document.activeElement.blur()")
         page.press(key)
         page.wait("!!document.querySelector('dialog[open]')")
-        assert text(page, "dialog h2").startswith(title)
+        assert text(page, "dialog[open] h2").startswith(title)
         page.press("Escape")
     page.evaluate("document.activeElement.blur()")
     page.press("/")

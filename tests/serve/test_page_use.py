@@ -44,11 +44,11 @@ def page(browser: Browser, running: Running) -> Iterator[Page]:
 def test_the_page_asks_for_the_key_and_keeps_it_for_this_tab(browser, short_model):
     with running_server({"tiny": short_model}, key=KEY) as locked:
         page = opened_locked(browser, locked)
-        assert text(page, "dialog h2") == "The server asks for a key"
+        assert text(page, "dialog[open] h2") == "The server asks for a key"
         page.type("not the key")
         page.press("Enter")
         page.wait("!!document.querySelector('dialog .wrong')")
-        assert text(page, "dialog .wrong") == "The server refused this key."
+        assert text(page, "dialog[open] .wrong") == "The server refused this key."
         page.type(KEY)
         page.press("Enter")
         ready(page)
@@ -60,7 +60,7 @@ def test_the_page_asks_for_the_key_and_keeps_it_for_this_tab(browser, short_mode
         assert page.evaluate("document.querySelector('dialog[open]') === null")
         click(page, "#data")
         page.evaluate(
-            "[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Forget the key').click()"
+            "[...document.querySelectorAll('dialog[open] button')].find((b) => b.textContent === 'Forget the key').click()"
         )
         assert page.evaluate("sessionStorage.getItem('puna-key')") is None
         assert [line for line in page.console if NETWORK not in line] == [] and page.exceptions == []
@@ -113,16 +113,16 @@ def test_a_wrong_setting_is_said_at_its_field(page):
         ("seed", "-1", "A whole number from 0 to 9007199254740991."),
     ]:  # fmt: skip
         page.evaluate(f"document.getElementById('set-{name}').value = '{value}'")
-        click(page, "dialog .ends button.main")
+        click(page, "dialog[open] .ends button.main")
         assert text(page, f"#set-{name}-wrong") == told
         assert page.evaluate("document.activeElement.id") == f"set-{name}"
         assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
         page.evaluate(f"document.getElementById('set-{name}').value = ''")
     page.evaluate("document.getElementById('set-stop').value = 'x\\n'.repeat(17)")
-    click(page, "dialog .ends button.main")
+    click(page, "dialog[open] .ends button.main")
     assert text(page, "#set-stop-wrong") == "At most 16 stop texts."
-    click(page, "dialog .ends button:first-child")  # reset
-    click(page, "dialog .ends button.main")
+    click(page, "dialog[open] .ends button:first-child")  # reset
+    click(page, "dialog[open] .ends button.main")
     assert page.evaluate("document.querySelector('dialog[open]') === null")
 
 
@@ -175,19 +175,21 @@ def test_rename_export_and_delete(page, browser, tmp_path):
     assert sorted(turn["role"] for turn in kept["turns"].values()) == ["assistant", "user"]
     click(page, "#data")
     page.evaluate(
-        "[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Export all as JSON').click()"
+        "[...document.querySelectorAll('dialog[open] button')].find((b) => b.textContent === 'Export all as JSON').click()"
     )
     assert len(downloaded(tmp_path / "conversations.json")["conversations"]) == 2
     click(page, "#list .menu button.bad")
-    assert text(page, "dialog p") == "Delete “问候 <b>”? It cannot be brought back."
+    assert text(page, "dialog[open] p") == "Delete “问候 <b>”? It cannot be brought back."
     page.press("Escape")
     assert len(texts(page, "#list .open")) == 2
     click(page, "#list .menu button.bad")
-    click(page, "dialog .ends .main")
+    click(page, "dialog[open] .ends .main")
     page.wait("document.querySelectorAll('#list .open').length === 1")
     click(page, "#data")
-    page.evaluate("[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Delete all').click()")
-    click(page, "dialog .ends .main")
+    page.evaluate(
+        "[...document.querySelectorAll('dialog[open] button')].find((b) => b.textContent === 'Delete all').click()"
+    )
+    click(page, "dialog[open] .ends .main")
     page.wait("document.querySelectorAll('#list .open').length === 0")
     page.goto(page.evaluate("location.href"))
     ready(page)

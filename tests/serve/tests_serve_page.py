@@ -72,7 +72,7 @@ def settings(page: Page, **values: str) -> None:
     click(page, "#settings")
     for name, value in values.items():
         page.evaluate(f"document.getElementById('set-{name}').value = {json.dumps(value)}")
-    click(page, "dialog .ends button.main")
+    click(page, "dialog[open] .ends button.main")
 
 
 def still_quiet(page: Page) -> None:

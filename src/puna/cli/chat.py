@@ -10,7 +10,7 @@ The parts are in `cli/chatting/`: screen (with blocks, markdown, region), lines 
 import json as json_
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,26 +53,28 @@ def run_chat(
         raise PunaError("--json needs one prompt", where="chat", mend="give it with -p PROMPT")
     if prompt is not None and not prompt.strip():
         raise PunaError("the prompt is empty", where="chat", mend="give some text after -p")
-    from puna.engine import Engine, Sampling, resolve_model
-
-    sampling = Sampling(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=[_whole(text) for text in stop],
-        seed=seed,
-    )
-    folder = resolve_model(model, runs)
     screen = Screen(sys.stdout, sys.stderr, plain)
-    chat = Chat(Engine.load(folder), sampling, screen, _whole(system), name=model, path=folder, runs=runs)
-    chat.keep_in(session)
-    if prompt is None:
-        chat.converse(history)
-    else:
-        chat.once(_whole(prompt), as_json=json)
+    typed = prompt is None and sys.stdin.isatty() and screen.edits
+    with quiet_terminal() if typed else nullcontext():  # from here on: what is typed while the model loads is not lost
+        from puna.engine import Engine, Sampling, resolve_model
+
+        sampling = Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=[_whole(text) for text in stop],
+            seed=seed,
+        )
+        folder = resolve_model(model, runs)
+        chat = Chat(Engine.load(folder), sampling, screen, _whole(system), name=model, path=folder, runs=runs)
+        chat.keep_in(session)
+        if prompt is None:
+            chat.converse(history)
+        else:
+            chat.once(_whole(prompt), as_json=json)
 
 
 def _whole(text: Any) -> Any:
@@ -192,10 +194,9 @@ class Chat:
                 self.screen.say("[no readline here: lines cannot be recalled]")
             yield
             return
-        with quiet_terminal():
-            kept = self._history() if history else None
-            self.lines = EditedLines(kept, lambda before: list(completions(self, before)), self._notice)
-            yield
+        kept = self._history() if history else None
+        self.lines = EditedLines(kept, lambda before: list(completions(self, before)), self._notice)
+        yield
 
     def _history(self) -> History | None:
         try:

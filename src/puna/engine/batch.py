@@ -137,13 +137,13 @@ class Batch:
                 except Exception as own:
                     grown.append((self._jobs[part.text], _failed(own if len(parts) > 1 else error)))
         for job, delta in grown:
-            if isinstance(delta, Failed):  # what it wrote may be no numbers: nobody is to find or to meet it
-                self._scheduler.pool.forget(job.text.blocks)
-                self._cache.clear(job.text.blocks)
+            written = job.text.blocks[job.text.shared :]  # what it found in the cache is others' and sound
             if isinstance(delta, Failed) or delta.finish_reason:
                 self._jobs.pop(job.text)
                 self._scheduler.remove(job.text)
                 self._finished("error" if isinstance(delta, Failed) else str(delta.finish_reason))
+            if isinstance(delta, Failed):
+                clear_written(self._scheduler.pool, self._cache, written)
         self._count()
         yield from grown
 
@@ -246,6 +246,12 @@ def check_prompt(prompt: list[int], context: int, vocabulary: int) -> None:
         )
     if min(prompt) < 0 or max(prompt) >= vocabulary:
         raise PunaError(f"token ids lie between 0 and {vocabulary - 1}", where="prompt")
+
+
+def clear_written(pool: BlockPool, cache: AnyCache, blocks: list[int]) -> None:
+    """What a failed text wrote may be no numbers: nobody is to find it, or to meet it through a mask. What others hold stays."""
+    pool.forget(blocks)
+    cache.clear([block for block in blocks if not pool.held([block])])
 
 
 def cache_blocks(engine: "Engine", limits: Limits) -> int:

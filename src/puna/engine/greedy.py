@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from puna.engine.batch import spacious
+from puna.engine.batch import clear_written, spacious
 from puna.engine.blocks import BlockPool
 from puna.engine.looks import PagedCache, Reading
 from puna.engine.paged import Reader
@@ -65,12 +65,12 @@ def greedy(
         for part, token in zip([part for part in parts if part.last], chosen, strict=True):
             text, number = part.text, texts[part.text]
             reply = [*text.ids[len(prompts[number]) :], token]
-            if token < 0:  # what it wrote may be no numbers: nobody is to find or to meet it
-                pool.forget(text.blocks)
-                cache.clear(text.blocks)
-            elif len(reply) < limits[number] and not ends(number, reply):
+            if token >= 0 and len(reply) < limits[number] and not ends(number, reply):
                 text.ids.append(token)
                 continue
+            written = text.blocks[text.shared :]
             scheduler.remove(text)
             del texts[text]
+            if token < 0:
+                clear_written(pool, cache, written)
             yield number, (reply if token >= 0 else None)

@@ -69,11 +69,12 @@ class Screen:
     def _broken(self, text: str) -> list[str]:
         from puna.cli.chatting.wrap import breaks
 
-        indent = len(text) - len(text.lstrip(" "))
-        indent += 2 if indent else 0  # of the rows after the first
-        edges = [0, *breaks(text, max(8, _size(self._out).columns - 1 - indent)), len(text)]
-        rows = [text[start:end].rstrip() for start, end in zip(edges, edges[1:], strict=False)]
-        return [" " * indent * (place > 0) + row for place, row in enumerate(rows)]
+        words = text.lstrip(" ")
+        first = len(text) - len(words)
+        rest = first + 2 if first else 0  # what goes on stands further in
+        edges = [0, *breaks(words, max(8, _size(self._out).columns - 1 - rest)), len(words)]
+        rows = [words[start:end].rstrip() for start, end in zip(edges, edges[1:], strict=False)]
+        return [" " * (rest if place else first) + row for place, row in enumerate(rows)]
 
     def head(self, name: str) -> None:
         """A line that says whose reply follows."""
