@@ -1,6 +1,7 @@
 """A release goes to other servers as it lies: what vLLM, llama.cpp, ollama and systemd read of it and of `recipes/serve/`.
 
-vLLM and ollama are not run here. vLLM needs a GPU: its Llama loader's map of names is written down below, and every tensor goes through it.
+vLLM and ollama are not run by the tests: vLLM's map of names is written down below and every tensor goes through it, and a stand-in
+for Go's templates renders the Modelfile's.
 """
 
 import json

@@ -29,6 +29,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {"task": "quiz", "metric": "accuracy", "value": 0.475, "interval": [0.42, 0.57], "chance": 0.25}
     (home / "runs" / "first" / "release" / "puna").mkdir()
     (home / "runs" / "first" / "release" / "puna" / "results.json").write_text(json.dumps({"scores": [facts]}))
+    (home / "runs" / "first" / "release" / "puna" / "ledger.jsonl").touch()
     return home
 
 

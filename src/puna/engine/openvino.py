@@ -8,15 +8,13 @@ Why: its kernels keep the weights in the order that the matrix units read and at
 units it makes 16 replies at once 1.5 to 2 times as fast as `paged` in bf16 (docs/engines.md). A GPU is served by `paged`.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import torch
 from jaxtyping import Float
-from openvino import opset13 as ops
-from openvino.op import _PagedAttentionExtension as PagedAttention
 from torch import Tensor
 
 from puna.engine.linears import Precision
@@ -25,6 +23,12 @@ from puna.errors import PunaError
 from puna.model.config import ModelConfig
 from puna.model.decoder import Decoder, Layer
 from puna.model.frozen_base import to_int8
+
+# Importing OpenVINO reports to Google Analytics, unasked, where this package is found; without it a stub of its own takes its place.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+import openvino as ov  # noqa: E402
+from openvino import opset13 as ops  # noqa: E402
+from openvino.op import _PagedAttentionExtension as PagedAttention  # noqa: E402
 
 BLOCK = 32  # the one size that its CPU kernel has
 Node = Any  # openvino.Node or openvino.Output
