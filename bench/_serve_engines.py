@@ -258,7 +258,7 @@ def openvino_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
 
 
 def puna_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
-    """Puna's loop as `puna serve` runs it, asked within the process; "lookup": with guesses from the text itself."""
+    """Puna's loop as `puna serve` runs it, asked within the process: PRECISION [openvino] [lookup]."""
     import asyncio
 
     import torch
@@ -273,10 +273,15 @@ def puna_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
     torch.set_num_threads(told["threads"])
     if kind.startswith("serve "):
         return served(kind.removeprefix("serve "), folder, told)
-    precision, *lookup = kind.split()
-    engine = Engine.load(folder / "hf", "cpu", precision=precision)  # type: ignore[arg-type]
+    precision, *further = kind.split()
+    if "openvino" in further:
+        import openvino  # noqa: F401 (where it is not installed, this row says so)
+    backend = "openvino" if "openvino" in further else "torch"
+    engine = Engine.load(folder / "hf", "cpu", precision=precision, backend=backend)  # type: ignore[arg-type]
     engine.stop_ids = frozenset()
-    loop = Loop(engine, Limits(lookup=bool(lookup), cache_tokens=told["streams"] * told["context"])).start()
+    loop = Loop(
+        engine, Limits(lookup="lookup" in further, cache_tokens=told["streams"] * (told["context"] + 64))
+    ).start()
 
     async def one(ids: list[int], new: int, begin: float) -> tuple[list[int], float]:
         reply: list[int] = []
@@ -297,7 +302,7 @@ def puna_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
     return Ready(run, puna.__version__)
 
 
-def served(precision: str, folder: Path, told: dict[str, Any]) -> Ready:
+def served(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
     """The same through HTTP: `puna serve` in a process of its own, completions of ids, as streams."""
     import asyncio
     import atexit
@@ -305,10 +310,11 @@ def served(precision: str, folder: Path, told: dict[str, Any]) -> Ready:
     import puna
     from _serve_client import Served, ask, memory
 
-    cache = str(told["streams"] * told["context"])
-    server = Served(
-        (folder / "hf").resolve(), "--precision", precision, "--cache-tokens", cache, threads=told["threads"]
-    )
+    precision, *further = kind.split()
+    backend = "openvino" if "openvino" in further else "torch"
+    cache = str(told["streams"] * (told["context"] + 64))  # whole blocks
+    more = ["--precision", precision, "--backend", backend, "--cache-tokens", cache]
+    server = Served((folder / "hf").resolve(), *more, threads=told["threads"])
     atexit.register(server.stop)
 
     async def one(ids: list[int], new: int) -> tuple[int, float]:

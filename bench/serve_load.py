@@ -39,6 +39,7 @@ MOST_DRIFTED = 0.005  # of the compared replies: near ties of the likeliest toke
 BLOCKS = 20  # means that the slope of the memory is fitted to; two neighbours are nearly independent then
 T_18 = 2.10  # Student's t for 95 % and BLOCKS - 2 degrees of freedom
 FLAT_BYTES, FLAT_SHARE = 4e6, 0.01  # growth that is certain beyond both over the window is a leak
+OVERSIZED = 1 << 20  # bytes of a body that a server may cut off
 LEAST_WINDOW = 100.0  # seconds: in a shorter one the cache's pages are still being touched for the first time
 KEPT_FRESH, MOST_FRESH = (
     0.2,
@@ -79,6 +80,9 @@ async def client(number: int, address: tuple[str, int], setting: "Setting", tall
         try:
             answer = await ask(address, case.method, case.path, case.body, leave_after=leave or LONGEST)
         except OSError as error:
+            if isinstance(case.body, bytes) and len(case.body) > OVERSIZED:
+                tally.statuses["reset"] += 1  # refused while it was still sending: its 413 can be lost on the way
+                continue
             tally.fault(case, f"no answer: {type(error).__name__}: {error}")
             await asyncio.sleep(0.2)
             continue

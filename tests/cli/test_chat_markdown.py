@@ -1,6 +1,7 @@
 """Markdown on a terminal while it grows: nothing is lost, nothing steers, what is drawn at the end is what a single drawing gives."""
 
 import io
+import os
 import re
 from collections.abc import Iterator
 
@@ -184,8 +185,6 @@ def drawn(
     pieces: Iterator[str] | list[str], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Picture, str]:
     """The picture after a reply that came in pieces, each one drawn."""
-    import os
-
     monkeypatch.setattr("puna.cli.chatting.screen._FRAME", 0.0)
     monkeypatch.setattr("puna.cli.chatting.screen._SHARE", 0)
     monkeypatch.setattr("os.get_terminal_size", lambda _handle: os.terminal_size(size))
@@ -270,6 +269,7 @@ def test_plain_where_the_user_or_the_terminal_wants_it(name: str, value: str, mo
     assert Screen(io.StringIO(), FakeTerminal()).plain
     assert Screen(FakeTerminal(), FakeTerminal(), plain=True).plain
     monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.get_terminal_size", lambda _handle: os.terminal_size((80, 24)))
     out = FakeTerminal()
     screen = Screen(out, FakeTerminal())
     assert screen.plain
@@ -284,8 +284,6 @@ def test_plain_where_the_user_or_the_terminal_wants_it(name: str, value: str, mo
 def test_a_terminal_that_becomes_too_small_keeps_what_was_drawn(
     new: tuple[int, int], again: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    import os
-
     size = [(80, 24)]
     monkeypatch.setattr("puna.cli.chatting.screen._FRAME", 0.0)
     monkeypatch.setattr("puna.cli.chatting.screen._SHARE", 0)
