@@ -12,7 +12,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the browser
 
-from tests_serve_page import answered, click, opened, ready, settings, still_quiet, talk, text, texts, write
+from tests_serve_page import (
+    answered,
+    click,
+    greedy,
+    opened,
+    ready,
+    still_quiet,
+    talk,
+    text,
+    texts,
+    watched,
+    write,
+)
 from tests_serve_running import Running, running_server
 from tests_serve_taught import CODE, GRASS, LONG, SECOND, STORY, STORY_END, TALKS
 
@@ -29,18 +41,8 @@ def running(taught_models: dict[str, Path]) -> Iterator[Running]:
 
 @pytest.fixture
 def page(browser: Browser, running: Running) -> Iterator[Page]:
-    """The page in English, on a wide screen."""
-    one = opened(browser, running.base_url)
-    yield one
-    still_quiet(one)
-    assert {address.split("/")[2] for address in one.requests if address.startswith("http")} == {
-        running.base_url.split("/")[2]
-    }
-    one.close()
-
-
-def greedy(page: Page) -> None:
-    settings(page, temperature="0")
+    with watched(browser, running.base_url) as one:
+        yield one
 
 
 # ---- Conversations ----

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from browser import Browser, Page
@@ -26,6 +28,21 @@ def opened(
     page.resize(width, height, mobile=width < 500)
     ready(page)
     return page
+
+
+@contextmanager
+def watched(browser: Browser, address: str) -> Iterator[Page]:
+    """The page in English on a wide screen, which must not complain, nor ask anybody but its own server."""
+    page = opened(browser, address)
+    yield page
+    still_quiet(page)
+    asked = {request.split("/")[2] for request in page.requests if request.startswith("http")}
+    assert asked == {address.split("/")[2]}
+    page.close()
+
+
+def greedy(page: Page) -> None:
+    settings(page, temperature="0")
 
 
 def ready(page: Page) -> None:
