@@ -33,16 +33,16 @@ def ran(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_speed_measures_ours_beside_transformers_and_names_who_is_absent(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
-    done = ran("serve_speed.py", "--quick", "--engines", "llama.cpp f16,puna fp32", "--out", str(out))
+    done = ran("serve_speed.py", "--quick", "--engines", "llama.cpp f16,puna fp32 lookup", "--out", str(out))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (size,) = json.loads(out.read_text(encoding="utf-8"))["sizes"]
     rows = size["engines"]
-    for name in ("transformers fp32", "puna fp32", "puna fp32 lookup"):
+    for name in ("transformers fp32", "puna fp32 lookup"):
         assert rows[name]["same"] == 1.0 and rows[name]["single"][0] > 0 and len(rows[name]["first_many"]) == 4
         assert rows[name]["peak"] > 50e6
     assert "same" not in rows["llama.cpp f16"] or rows["llama.cpp f16"]["same"] > 0.5
     assert rows["llama.cpp f16"].get("single") or "not installed" in rows["llama.cpp f16"]["absent"]
-    assert "llama.cpp f16" in done.stdout and "puna fp32 / transformers fp32, single" in size["ratios"]
+    assert "llama.cpp f16" in done.stdout and "puna fp32 lookup / transformers fp32, single" in size["ratios"]
 
 
 def test_load_holds_every_check(tmp_path: Path) -> None:
