@@ -223,6 +223,8 @@ def ctranslate2_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
 def openvino_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
     """OpenVINO GenAI's continuous batching, from a GGUF file. It computes in bf16 where the CPU can, unless told."""
     import numpy as np
+
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would report to Google Analytics
     import openvino
     import openvino_genai as genai
 
@@ -275,6 +277,7 @@ def puna_engine(kind: str, folder: Path, told: dict[str, Any]) -> Ready:
         return served(kind.removeprefix("serve "), folder, told)
     precision, *further = kind.split()
     if "openvino" in further:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as above
         import openvino  # noqa: F401 (where it is not installed, this row says so)
     backend = "openvino" if "openvino" in further else "torch"
     engine = Engine.load(folder / "hf", "cpu", precision=precision, backend=backend)  # type: ignore[arg-type]
