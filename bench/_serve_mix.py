@@ -70,9 +70,9 @@ def pool(context: int, chats: bool, count: int = 32) -> list[Prompt]:
         )  # characters: no tokenizer here makes more tokens
         begin = SHARED[chinese] if number % 2 else marker
         text = f"{begin} {marker}: {(filler * room)[:room]} {'它吃什么' if chinese else 'What does it eat'} {marker}?"
-        found.append(
-            Prompt(marker, CHAT if chats and number % 3 else TEXT, text, draws.randint(8, max(9, context // 8)))
-        )
+        # Some outgrow the blocks that are left for them, so that the newest must go back to the queue.
+        most = context // 3 if number % 8 == 5 else draws.randint(8, max(9, context // 8))
+        found.append(Prompt(marker, CHAT if chats and number % 3 else TEXT, text, most))
     return found
 
 

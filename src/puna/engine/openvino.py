@@ -34,12 +34,21 @@ BLOCK = 32  # the one size that its CPU kernel has
 Node = Any  # openvino.Node or openvino.Output
 
 
+def few_sizes(count: int) -> int:
+    """The next of few numbers of rows: all up to 16, then multiples of 8 up to 64 and of 32. What is compiled for each is kept for ever."""
+    step = 1 if count <= 16 else 8 if count <= 64 else BLOCK
+    return -(-count // step) * step
+
+
 class OpenVINOCache:
-    """Keys and values in the kernel's own layout: two tensors a layer, a row a block, as its inputs (`ports`) want them."""
+    """Keys and values in the kernel's own layout: two tensors a layer, a row a block, as its inputs (`ports`) want them.
+
+    One block more than is asked for is nobody's.
+    """
 
     def __init__(self, blocks: int, ports: Sequence[Any]) -> None:
-        self.size = BLOCK
-        shapes = [(blocks, *(port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3))) for port in ports]
+        self.size, self.blocks = BLOCK, blocks
+        shapes = [(blocks + 1, *(port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3))) for port in ports]
         self.tensors = [
             ov.Tensor(port.get_element_type(), ov.Shape(shape)) for port, shape in zip(ports, shapes, strict=True)
         ]
@@ -93,8 +102,9 @@ class OpenVINOReader:
         """The head over normed hidden states."""
         if not len(hidden):
             return torch.zeros(0, self.config.vocab_size)
-        (out,) = self._head([hidden.numpy()]).values()
-        return torch.from_numpy(out)
+        padded = torch.nn.functional.pad(hidden, (0, 0, 0, few_sizes(len(hidden)) - len(hidden)))
+        (out,) = self._head([padded.numpy()]).values()
+        return torch.from_numpy(out[: len(hidden)])
 
     def hidden(self, readings: Sequence[Reading], cache: OpenVINOCache) -> Float[Tensor, "w d"]:
         """Hidden states after the final norm at the wanted ids."""
@@ -103,21 +113,27 @@ class OpenVINOReader:
                 self._request.set_tensor(f"key_cache.{number}", cache.tensors[2 * number])
                 self._request.set_tensor(f"value_cache.{number}", cache.tensors[2 * number + 1])
             self._bound = cache
-        ids, positions, _, wanted = lines(readings, cache.size)
-        counts = [len(one.ids) for one in readings]
-        tables = [one.blocks[: -(-(one.start + len(one.ids)) // cache.size)] for one in readings]
+        count = sum(len(one.ids) for one in readings)
+        spare = few_sizes(count) - count
+        # Ids of nobody's, in a block of nobody's: each new number of rows would be compiled anew, and kept.
+        read = [*readings, Reading([0] * spare, 0, [cache.blocks], 0)] if spare else readings
+        ids, positions, _, wanted = lines(read, cache.size)
+        asked = len(wanted)
+        wanted += [0] * (few_sizes(asked) - asked if asked else 1)
+        counts = [len(one.ids) for one in read]
+        tables = [one.blocks[: -(-(one.start + len(one.ids)) // cache.size)] for one in read]
         given = {
             "input_ids": np.array(ids, np.int64),
             "position_ids": np.array(positions, np.int64),
             "wanted": np.array(wanted, np.int64),
-            "past_lens": np.array([one.start for one in readings], np.int32),
+            "past_lens": np.array([one.start for one in read], np.int32),
             "subsequence_begins": np.cumsum([0, *counts], dtype=np.int32),
             "block_indices": np.array([block for table in tables for block in table], np.int32),
             "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
-            "max_context_len": np.array(max(one.start + len(one.ids) for one in readings), np.int32),
+            "max_context_len": np.array(max(one.start + len(one.ids) for one in read), np.int32),
         }
         (out,) = self._request.infer(given).values()
-        return torch.from_numpy(out.copy())
+        return torch.from_numpy(out[:asked].copy())
 
 
 def _constant(value: Tensor | np.ndarray[Any, Any]) -> Node:
@@ -157,7 +173,7 @@ class _Graph:
         self._longest = self._input("max_context_len", [], np.int32)
         zero = ops.constant(0)
         cos, sin = self._model.rope(
-            torch.arange(config.max_position_embeddings, device=body.embed_tokens.weight.device)
+            torch.arange(max(config.max_position_embeddings, BLOCK), device=body.embed_tokens.weight.device)
         )
         tables = (torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
         self._cos, self._sin = (ops.gather(_constant(table[:, None]), positions, zero) for table in tables)

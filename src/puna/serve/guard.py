@@ -9,6 +9,7 @@ forged by other sites' pages by the Origin header and by taking JSON only, which
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -26,6 +27,7 @@ from puna.serve.settings import Settings
 
 LOG = logging.getLogger("puna.serve")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+_LINGER_SECONDS = 1.0
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -115,6 +117,7 @@ class Guard:
         most = self._settings.body_bytes
         too_large = ApiError(413, f"the body is larger than {most:,} bytes")
         if length is not None and (not length.isdigit() or int(length) > most):
+            await _discard(receive, 8 * most)
             raise too_large
         body = bytearray()
         try:
@@ -127,6 +130,7 @@ class Guard:
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > most:
+                        await _discard(receive, 8 * most)
                         raise too_large
         except TimeoutError:
             told = f"the body did not arrive within {self._settings.receive_seconds:g} seconds"
@@ -137,6 +141,17 @@ class Guard:
                 raise ApiError(415, "the body must be application/json (say so in Content-Type)")
             strict_json.check(bytes(body), self._settings.json_depth, self._settings.json_values)
         return _played({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+async def _discard(receive: Receive, most: int) -> None:
+    """Let the rest of a body arrive, up to a size and for a moment: a client that still sends would get a reset, and no answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while most > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                most -= len(message.get("body", b""))
 
 
 def _played(first: Message, receive: Receive) -> Receive:

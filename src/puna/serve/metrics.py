@@ -79,7 +79,10 @@ class _Loops(Collector):
             "blocks_free": ("puna_cache_blocks_free", "Blocks of the cache that nobody holds."),
         }
         counters = {
-            "prompt_tokens": ("puna_prompt_tokens", "Tokens of prompts."),
+            "prompt_tokens": (
+                "puna_prompt_tokens",
+                "Tokens of prompts that were read: those found in the cache are not.",
+            ),
             "cached_tokens": ("puna_cached_tokens", "Tokens of prompts that were found in the cache."),
             "generated_tokens": ("puna_generated_tokens", "Tokens of replies."),
             "preemptions": ("puna_preemptions", "Replies that were sent back to the queue for want of blocks."),
