@@ -11,8 +11,9 @@ import torch
 
 # Parameters times rows under which a pass runs on one thread. A matrix product of a small model takes 20 microseconds:
 # less than it takes to wake a second thread, and far less than to wait for one that another program has displaced
-# (measured on two busy cores, 5 M parameters, one row: 105 tokens/s on one thread, 14 on two).
-ONE_THREAD = 1 << 24
+# (measured on two busy cores, 5 M parameters, one row: 105 tokens/s on one thread, 14 on two). At 15 M parameters two threads on
+# a quiet machine are two to three times as fast.
+ONE_THREAD = 1 << 23
 
 
 @contextmanager
