@@ -157,6 +157,26 @@ def test_stop_keeps_what_came(page, running):
     assert text(page, ".reply .body") == came
 
 
+def test_a_conversation_deleted_in_the_middle_of_a_reply_stays_deleted(page, running):
+    greedy(page)
+    slow(page)
+    write(page, "Count")
+    page.wait("document.querySelector('.reply .body').textContent.length > 15", 15)
+    page.evaluate("document.querySelector('#list [aria-expanded]').click()")
+    click(page, "#list .menu button.bad")
+    click(page, "dialog[open] .ends .main")
+    page.wait("document.querySelectorAll('#list .open').length === 0")
+    end = time.monotonic() + 5
+    while any(hosted.loop.stats().running for hosted in running.models.all()):
+        assert time.monotonic() < end, "the server still works for a conversation that is gone"
+        time.sleep(0.02)
+    fast(page)
+    page.evaluate("new Promise((done) => setTimeout(done, 1500))")
+    page.goto(page.evaluate("location.href"))
+    ready(page)
+    assert page.evaluate("document.querySelectorAll('#list .open').length") == 0
+
+
 def test_edit_makes_a_branch_and_both_stay(page):
     greedy(page)
     talk(page, "Hello")

@@ -220,6 +220,12 @@ def test_another_tab_hears_of_it(page, browser, running):
     ready(other)
     talk(page, "Hello")
     other.wait("document.querySelectorAll('#list .open').length === 1")
+    other.evaluate("document.querySelector('#list .open').click()")
+    other.wait("document.querySelectorAll('.turn').length === 2")
+    assert "fail" not in text(other, "main").lower()
+    other.send("Page.bringToFront")
+    talk(other, "Hello")
+    page.wait("document.querySelectorAll('.turn').length === 4")  # what the other tab said stands here too
     assert other.console == [] and other.exceptions == []
     other.close()
 

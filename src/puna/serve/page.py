@@ -11,6 +11,8 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 
+from puna.serve.errors import ApiError
+
 router = APIRouter()
 
 # Nothing is allowed but what is named. Trusted types go further than the list: the browser refuses to turn any text into markup or
@@ -77,7 +79,7 @@ def static_file(request: Request, name: str) -> Response:
     """One of the page's files; 404 for any other name."""
     one = _allowed().get(name)
     if one is None or name == _FIRST:  # the page has one address
-        return Response("no such file\n", 404, {**_HEADERS, "Cache-Control": "no-store"}, "text/plain; charset=utf-8")
+        raise ApiError(404, "there is no such file of the page")
     return _sent(request, one)
 
 

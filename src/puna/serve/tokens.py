@@ -19,6 +19,7 @@ from puna.tokens.chat import render
 
 router = APIRouter(tags=["tokens"])
 _MOST_ID = 1 << 22
+_MOST = 1 << 18  # characters: encoding more, and writing so many ids, would hold up the replies of others
 _ONE = ("prompt", "content", "messages")
 
 
@@ -82,6 +83,8 @@ async def tokenize(request: Request, body: TokenizeRequest) -> JSONResponse:
         raise ApiError(400, told, param=(given or _ONE)[0])
     hosted = _hosted(request, body.model)
     size = len(body.prompt or body.content or "") + sum(len(str(one)) for one in body.messages or ())
+    if size > _MOST:
+        raise ApiError(400, f"{given[0]}: has {size:,} characters, and may have {_MOST:,}", param=given[0])
     ids = await off_loop(size, lambda: _ids(hosted, body))
     made: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": hosted.engine.context}
     if body.return_token_strs:

@@ -26,13 +26,13 @@ const OPEN = "puna-open"; // sessionStorage: the conversation of this tab
 const SAVE_EVERY = 1000; // ms, while a reply runs
 const LONGEST_SAID = 1500; // letters of a reply that a screen reader is given at once
 
-const state = { models: [], heads: [], conversation: newConversation([], BEGIN), running: new Map() };
+const state = { models: [], heads: [], conversation: newConversation([], BEGIN), running: new Map(), elsewhere: new Set() }; // elsewhere: being answered in another tab
 let store;
 let tell;
 
 // ---- What is shown ----
 
-const isRunning = () => state.running.has(state.conversation.id);
+const isRunning = (id = state.conversation.id) => state.running.has(id) || state.elsewhere.has(id);
 const modes = () => state.conversation.models.map((name) => modeOf(state.models, name));
 
 const showThread = (focus) => thread.show(state.conversation, emptyStart(state.models, state.conversation.models), focus);
@@ -72,14 +72,18 @@ const save = async (conversation) => {
   notices.clear("save");
   state.heads = await store.heads();
   showList();
-  tell("saved", conversation.id);
+  tell("saved", conversation.id, state.running.has(conversation.id));
 };
 
-const heard = async ({ kind, id }) => {
+const heard = async ({ kind, id, busy }) => {
+  if (kind === "stop") return stop(id);
+  if (kind === "saved") state.elsewhere[busy ? "add" : "delete"](id);
+  if (kind === "removed") drop(id);
+  if (kind === "cleared") dropAll();
   state.heads = await store.heads();
   const gone = kind === "cleared" || (kind === "removed" && id === state.conversation.id);
   if (gone) start();
-  else if (kind === "saved" && id === state.conversation.id && !isRunning()) await open(id);
+  else if (kind === "saved" && id === state.conversation.id && !state.running.has(id)) await open(id);
   else showList();
 };
 
@@ -108,13 +112,13 @@ const open = async (id) => {
   const conversation = running?.conversation ?? (await store.load(id));
   if (!conversation) return start();
   conversation.models = present(conversation.models);
-  return shownNow(running ? conversation : mend(conversation));
+  return shownNow(isRunning(id) ? conversation : mend(conversation));
 };
 
 const remove = async (id) => {
   const head = state.heads.find((one) => one.id === id);
   if (!(await confirmed(say("delete_ask", { title: titleText(head) }), say("delete")))) return;
-  stop(id);
+  drop(id);
   await store.remove(id);
   tell("removed", id);
   await heard({ kind: "removed", id });
@@ -122,7 +126,7 @@ const remove = async (id) => {
 
 const clear = async () => {
   if (!(await confirmed(say("clear_ask", { n: state.heads.length }), say("clear_all")))) return;
-  for (const id of state.running.keys()) stop(id);
+  dropAll();
   await store.clear();
   tell("cleared");
   await heard({ kind: "cleared" });
@@ -136,7 +140,19 @@ const rename = async (id, title) => {
 
 // ---- Replies ----
 
-const stop = (id = state.conversation.id) => state.running.get(id)?.abort.abort();
+// A reply whose conversation is deleted ends, and must not bring it back.
+const drop = (id) => {
+  const running = state.running.get(id);
+  if (!running) return;
+  running.gone = true;
+  running.abort.abort();
+};
+const dropAll = () => [...state.running.keys()].forEach(drop);
+
+const stop = (id = state.conversation.id) => {
+  if (state.running.has(id)) state.running.get(id).abort.abort();
+  else if (state.elsewhere.has(id)) tell("stop", id);
+};
 
 const ended = (reply) => {
   const { model, finish, text } = reply;
@@ -150,18 +166,20 @@ const reply = async (parent) => {
   const abort = new AbortController();
   const names = conversation.models;
   const turn = addAssistant(conversation, parent.id, names.map((name, at) => newReply(name, modes()[at])));
-  state.running.set(conversation.id, { conversation, abort });
+  const running = { conversation, abort, gone: false };
+  const keep = async () => running.gone || save(conversation);
+  state.running.set(conversation.id, running);
   window.sessionStorage.setItem(OPEN, conversation.id);
   show();
   thread.toEnd();
-  await save(conversation);
+  await keep();
   let saved = performance.now();
   const one = async (made, side) => {
     const changedNow = () => {
       if (state.conversation === conversation) thread.update(made);
       if (made.finish !== null || performance.now() - saved < SAVE_EVERY) return;
       saved = performance.now();
-      void save(conversation);
+      void keep();
     };
     await run({ conversation, last: parent, side, reply: made, context: contextOf(state.models, made.model), signal: abort.signal, changed: changedNow });
     ended(made);
@@ -169,7 +187,7 @@ const reply = async (parent) => {
   await Promise.all(turn.replies.map(one));
   state.running.delete(conversation.id);
   if (state.conversation === conversation) showComposer();
-  await save(conversation);
+  await keep();
 };
 
 // Sends what was written; false where it cannot be sent now.
@@ -303,6 +321,12 @@ const begin = async () => {
   dress();
   store = await openStore();
   tell = otherTabs(heard);
+  window.addEventListener("pagehide", () => {
+    for (const { conversation, gone } of state.running.values()) {
+      if (!gone) void store.save(conversation);
+      tell("saved", conversation.id, false);
+    }
+  });
   if (!store.kept) notices.show("kept", say("error_kept"));
   state.heads = await store.heads();
   show();

@@ -109,5 +109,5 @@ export const openStore = async () => {
 export const otherTabs = (heard) => {
   const channel = new BroadcastChannel(NAME);
   channel.onmessage = ({ data }) => heard(data);
-  return (kind, id = null) => channel.postMessage({ kind, id });
+  return (kind, id = null, busy = false) => channel.postMessage({ kind, id, busy });
 };
