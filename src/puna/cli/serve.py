@@ -6,6 +6,7 @@ server that strangers reach without a key; one that listens and has no model.
 What is cheap to find wrong is looked at first: address and key, then the port, then the models; torch is imported only then.
 """
 
+import gc
 import importlib.util
 import logging
 import sys
@@ -38,33 +39,39 @@ def run_serve(
     """Serve until SIGTERM or Ctrl-C. Raises `PunaError` for a wrong address, key, port or model, before it listens."""
     from puna.serve.settings import Settings, read_key
 
-    numbers, chosen = _one_of("--precision", precision, PRECISIONS), _one_of("--backend", backend, BACKENDS)
-    _check_device(device)
-    _check_backend(chosen, device)
-    settings = Settings(host=host, port=port, key=read_key(key_file), names=tuple(allow_host), cache_tokens=cache_tokens,
-                        running=running, waiting=queue, lookup=lookup, drain_seconds=drain, log=log)  # fmt: skip
-    from puna.serve.server import Server, bind, url_of
+    gc.disable()  # while libraries load nothing becomes garbage, and looking for it takes a tenth of the start
+    try:
+        numbers, chosen = _one_of("--precision", precision, PRECISIONS), _one_of("--backend", backend, BACKENDS)
+        _check_device(device)
+        _check_backend(chosen, device)
+        settings = Settings(host=host, port=port, key=read_key(key_file), names=tuple(allow_host), cache_tokens=cache_tokens,
+                            running=running, waiting=queue, lookup=lookup, drain_seconds=drain, log=log)  # fmt: skip
+        from puna.serve.server import Server, bind, url_of
 
-    sock = bind(settings)
-    with sock:
-        url = url_of(sock)
-        settings = replace(settings, port=sock.getsockname()[1])
-        from puna.serve.app import create_app
-        from puna.serve.metrics import Meters
+        sock = bind(settings)
+        with sock:
+            url = url_of(sock)
+            settings = replace(settings, port=sock.getsockname()[1])
+            from puna.serve.app import create_app
+            from puna.serve.metrics import Meters
 
-        meters = Meters()
-        hosted = _models(models, settings, meters, runs, device, numbers, chosen)
-        hosted.load_first()
-        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
-        logging.getLogger("puna.serve").setLevel(logging.INFO)
-        for one in hosted.all():
-            engine = one.engine
-            kind = "chat" if engine.chats else "text only: no chat format"
-            typer.echo(f"{one.name}: {engine.config.parameters / 1e6:.1f} M parameters, context {engine.context} tokens, {kind}",
-                       err=True)  # fmt: skip
-        Server(
-            create_app(hosted, settings, meters), sock, partial(_ready, url, hosted, settings, json)
-        ).serve_until_told()
+            meters = Meters()
+            hosted = _models(models, settings, meters, runs, device, numbers, chosen)
+            hosted.load_first()
+            logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
+            logging.getLogger("puna.serve").setLevel(logging.INFO)
+            for one in hosted.all():
+                engine = one.engine
+                kind = "chat" if engine.chats else "text only: no chat format"
+                typer.echo(f"{one.name}: {engine.config.parameters / 1e6:.1f} M parameters, context {engine.context} tokens, {kind}",
+                           err=True)  # fmt: skip
+            gc.freeze()  # what is loaded stays: later looks leave it out
+            gc.enable()
+            Server(
+                create_app(hosted, settings, meters), sock, partial(_ready, url, hosted, settings, json)
+            ).serve_until_told()
+    finally:
+        gc.enable()
 
 
 def _ready(url: str, hosted: "Models", settings: "Settings", json: bool) -> None:
